@@ -1,0 +1,5 @@
+"""The command line: ``smartgrid``."""
+
+
+def main() -> None:
+    """Run the command line."""
