@@ -1,0 +1,1 @@
+"""From a file of measurements to batches over HTTP."""
