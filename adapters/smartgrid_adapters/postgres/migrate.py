@@ -85,7 +85,7 @@ async def migrate(url: str) -> list[str]:
             "checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
         )
         cursor = await conn.execute("SELECT version, checksum FROM public.schema_migrations")
-        applied = dict(await cursor.fetchall())
+        applied: dict[int, str] = dict(await cursor.fetchall())
         return [step.name for step in migrations() if await _apply(conn, step, applied.get(step.version))]
 
 
