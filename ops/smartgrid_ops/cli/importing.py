@@ -88,9 +88,8 @@ def import_file(  # noqa: PLR0913  # the options of the command
     )
     summary = Summary()
     try:
-        source = Source(file)
-        items = _counted(found_in(source, mapping), summary)
-        with _progress() as progress:
+        with Source(file) as source, _progress() as progress:
+            items = _counted(found_in(source, mapping), summary)
             task = progress.add_task(file.name, total=source.size)
             read = _shown(items, source, progress, task)
             if shuffle is not None:

@@ -5,6 +5,8 @@ import gzip
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import msgspec
 from msgspec import Struct
@@ -49,12 +51,13 @@ class Source:
             raise BadFile(f"{path}: {error.strerror}") from error
         magic = self._file.read(2)
         self._file.seek(0)
-        self._zipped = magic == _GZIP
+        zipped = magic == _GZIP
+        self._content = gzip.GzipFile(fileobj=self._file, mode="rb") if zipped else self._file
 
     @property
     def done(self) -> int:
         """How far the file has been read, in bytes of the file as it lies on the disk."""
-        return self._file.tell()
+        return self.size if self._file.closed else self._file.tell()
 
     @property
     def suffix(self) -> str:
@@ -64,11 +67,20 @@ class Source:
 
     def bytes(self) -> gzip.GzipFile | io.BufferedReader:
         """Return the content, unpacked."""
-        return gzip.GzipFile(fileobj=self._file, mode="rb") if self._zipped else self._file
+        return self._content
 
     def close(self) -> None:
         """Close the file."""
+        self._content.close()
         self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def kind_of(source: Source, mapping: Mapping | None) -> str:
@@ -87,7 +99,8 @@ def rows(source: Source, mapping: Mapping) -> Iterator[Row | Skipped]:
     """
     reading = _csv_rows if kind_of(source, mapping) == "csv" else _ndjson_rows
     try:
-        yield from reading(source, mapping)
+        with source:
+            yield from reading(source, mapping)
     except (UnicodeDecodeError, csv.Error, EOFError, gzip.BadGzipFile) as error:
         raise BadFile(f"{source.path}: {error}") from error
 

@@ -111,7 +111,8 @@ def _interval(at: Moment, accumulate: Accumulate) -> tuple[Moment, Moment]:
 
 def lines(source: Source) -> Iterator[Item]:
     """Yield the lines of an NDJSON file whose lines are items of the API already."""
-    for number, line in enumerate(source.bytes(), 1):
-        text = line.strip()
-        if text:
-            yield Line(number, text)
+    with source:
+        for number, line in enumerate(source.bytes(), 1):
+            text = line.strip()
+            if text:
+                yield Line(number, text)
