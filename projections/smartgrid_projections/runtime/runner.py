@@ -48,7 +48,7 @@ class Pace:
     backoff_max_s: float = 5.0
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     monotonic: Callable[[], float] = time.monotonic
-    jitter: Callable[[], float] = field(default=random.random)  # noqa: S311  # spreads retries, guards nothing
+    jitter: Callable[[], float] = field(default=random.random)  # spreads retries, guards nothing
 
 
 class Stopped(Exception):

@@ -4,6 +4,8 @@
 -- beside the live one in tables of its own, and switching means marking another row of projection_versions active and
 -- pointing the views at its tables.
 
+SET LOCAL ROLE smartgrid_owner;
+
 CREATE TABLE projection_versions (
     name        text NOT NULL,
     version     int NOT NULL CHECK (version > 0),
@@ -54,7 +56,7 @@ ALTER TABLE rollups_v1 ALTER COLUMN histogram SET STORAGE EXTERNAL;
 
 -- What stats need of a sensor beside its rollups.
 CREATE TABLE rollup_sensors_v1 (
-    sensor_id           text PRIMARY KEY,
+    sensor_id           text COLLATE "C" PRIMARY KEY,
     expected_interval_s double precision
 );
 
@@ -82,14 +84,14 @@ CREATE TABLE customer_consumption_v1 (
 ) WITH (fillfactor = 85);
 
 CREATE TABLE consumption_meters_v1 (
-    meter_id            text PRIMARY KEY,
+    meter_id            text COLLATE "C" PRIMARY KEY,
     rollover_at_wh      bigint,
     expected_interval_s double precision
 );
 
 -- Whose consumption a meter counts, and when. The newest link of a meter is open: until is infinity.
 CREATE TABLE meter_links_v1 (
-    meter_id text NOT NULL,
+    meter_id text COLLATE "C" NOT NULL,
     since    timestamptz NOT NULL,
     until    timestamptz NOT NULL DEFAULT 'infinity',
     customer bytea NOT NULL,
@@ -99,8 +101,8 @@ CREATE INDEX meter_links_v1_customer ON meter_links_v1 (customer);
 
 -- Exchanges and resets that count.
 CREATE TABLE meter_changes_v1 (
-    meter_id       text NOT NULL,
-    register       text NOT NULL,
+    meter_id       text COLLATE "C" NOT NULL,
+    register       text COLLATE "C" NOT NULL,
     at             timestamptz NOT NULL,
     kind           text NOT NULL,               -- exchange | reset
     old_final_wh   bigint,
@@ -114,7 +116,7 @@ CREATE INDEX meter_changes_v1_event ON meter_changes_v1 (event_id);
 
 -- Personal fields are sealed as in the log; they open with the data key of their subject only.
 CREATE TABLE users_v1 (
-    user_id       text PRIMARY KEY,
+    user_id       text COLLATE "C" PRIMARY KEY,
     username      bytea NOT NULL,
     email         bytea NOT NULL,
     customer_id   bytea,
@@ -128,10 +130,6 @@ CREATE TABLE users_v1 (
 
 CREATE VIEW users AS SELECT * FROM users_v1;
 
-GRANT SELECT, INSERT, UPDATE, DELETE ON projection_versions, projection_checkpoints, rollups_v1, rollup_sensors_v1,
-    consumption_v1, customer_consumption_v1, consumption_meters_v1, meter_links_v1, meter_changes_v1, users_v1
-    TO smartgrid_app;
-GRANT SELECT ON users TO smartgrid_app;
 GRANT SELECT ON projection_versions, projection_checkpoints, rollups_v1, rollup_sensors_v1, consumption_v1,
     customer_consumption_v1, consumption_meters_v1, meter_links_v1, meter_changes_v1, users_v1, users
     TO smartgrid_reader;
