@@ -1,0 +1,20 @@
+"""Which handlers the process serves. Each route module gives its list; adding one is one line here."""
+
+from collections.abc import Mapping
+
+from litestar.handlers import HTTPRouteHandler
+
+from smartgrid_http import probes
+from smartgrid_http.routing import HotHandler
+from smartgrid_http.services import Services
+
+
+def litestar_handlers() -> list[HTTPRouteHandler]:
+    """Return the handlers behind Litestar."""
+    return [*probes.handlers]
+
+
+def hot_handlers(services: Services) -> Mapping[tuple[str, str], HotHandler]:
+    """Return the plain ASGI handlers of the hot paths."""
+    _ = services
+    return {}

@@ -1,0 +1,303 @@
+"""
+The one way in: every request passes here before any handler, plain or Litestar's, sees it.
+
+Refusals come in the order of the API, cheapest first: form of the request, path, method, credentials, role, content
+type and length. Whatever is raised behind becomes a problem here, and only here.
+"""
+
+import asyncio
+import itertools
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from smartgrid_commands.ports import StoreUnavailable
+from smartgrid_domain.errors import Finding
+from smartgrid_http.answers import GUARDING, Answer
+from smartgrid_http.auth import ambiguous, bearer, unauthenticated
+from smartgrid_http.call import KEY, Call
+from smartgrid_http.deadlines import Deadlines
+from smartgrid_http.guard import ClientGone, body_timeout, too_large
+from smartgrid_http.limits import Limits
+from smartgrid_http.metrics import OTHER, HttpMetrics
+from smartgrid_http.params import NoParameters, parse_query
+from smartgrid_http.policy import MEDIA
+from smartgrid_http.problems import Problem, internal, invalid, problem_of, render
+from smartgrid_http.routing import Route, RouteTable
+from smartgrid_http.services import Services
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+App = Callable[[Any, Any, Any], Awaitable[None]]
+
+LOOKED_AT = frozenset(
+    (
+        b"accept authorization content-encoding content-length content-type deadline-ms expect host idempotency-key "
+        b"if-match origin traceparent transfer-encoding user-agent x-api-key x-request-id"
+    ).split()
+)
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}\Z")
+IDEMPOTENCY_KEY = re.compile(rb"[!-~]{1,128}\Z")
+DIGITS = re.compile(rb"[0-9]{1,12}\Z")
+CHARSET_UTF8 = re.compile(rb"\s*;\s*charset\s*=\s*\"?utf-8\"?\s*\Z", re.IGNORECASE)
+KEYED_METHODS = frozenset({"POST", "PATCH", "DELETE"})
+STREAMED = (b"text/csv", b"application/x-ndjson")
+CLOSE = (b"connection", b"close")
+
+
+class Front:
+    """
+    The ASGI application that servers run.
+
+    Attributes:
+        routes: All routes of this process.
+        metrics: What happened on them.
+    """
+
+    def __init__(self, services: Services, routes: RouteTable, metrics: HttpMetrics, inner: App) -> None:
+        self.services = services
+        self.routes = routes
+        self.metrics = metrics
+        self._inner = inner
+        self._limits: Limits = services.limits
+        self._hosts = services.hosts
+        self._other = metrics.route("gateway", OTHER, OTHER)
+        self._prefix = services.ids.token(9)
+        self._numbers = itertools.count(1)
+        self._deadlines = Deadlines()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or run the life of the server."""
+        kind = scope["type"]
+        if kind == "http":
+            await self._request(scope, receive, send)
+        elif kind == "lifespan":
+            await self._lifespan(receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008, "reason": "not offered"})
+
+    async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        heads, doubled, too_big = self._heads(scope)
+        own = heads.get(b"x-request-id")
+        if own is not None and REQUEST_ID.match(own) and b"x-request-id" not in doubled:
+            request_id = own.decode("ascii")
+        else:
+            request_id = f"{self._prefix}-{next(self._numbers):x}"
+        watch = _Sent(send, request_id, drain=self.services.health.draining)
+        counts = self._other
+        in_flight = self.metrics.in_flight
+        service = "gateway"
+        in_flight[service] += 1
+        try:
+            route = self._route(scope, heads, doubled, too_big=too_big)
+            in_flight[service] -= 1
+            counts, service = route.counts, route.access.service
+            in_flight[service] += 1
+            call = Call(request_id, route.method, route.template, route.access, _peer(scope), heads, self._limits)
+            await self._admit(call, route, scope, doubled)
+            call.deadline = self._due(call, started)
+            scope[KEY] = call
+            ticket = self._deadlines.enter(call)
+            try:
+                if route.hot is not None:
+                    await watch.whole(await route.hot(scope, receive))
+                else:
+                    watch.call, watch.loop = call, loop
+                    await self._inner(scope, receive, watch.message)
+            except asyncio.CancelledError:
+                if not self._deadlines.expired(ticket):
+                    raise
+                raise (body_timeout() if call.reading else _too_late()) from None
+            finally:
+                self._deadlines.leave(ticket)
+        except ClientGone:
+            watch.status = 499
+        except Exception as error:
+            if watch.started:
+                self.services.log_error(request_id, error)
+                raise  # half an answer is out: only closing the connection tells the client
+            await watch.whole(render(self._problem(error, request_id), request_id))
+        finally:
+            in_flight[service] -= 1
+            counts.add(watch.status or 500, loop.time() - started)
+
+    def _heads(self, scope: Scope) -> tuple[dict[bytes, bytes], set[bytes], bool]:
+        """Return the headers that anybody looks at, those that came twice, and whether all are too many."""
+        heads: dict[bytes, bytes] = {}
+        doubled: set[bytes] = set()
+        size = 0
+        headers = scope["headers"]
+        for name, value in headers:
+            size += len(name) + len(value) + 4
+            if name in LOOKED_AT:
+                if name in heads:
+                    doubled.add(name)
+                heads[name] = value
+        return heads, doubled, size > self._limits.header_bytes or len(headers) > self._limits.header_count
+
+    def _route(self, scope: Scope, heads: dict[bytes, bytes], doubled: set[bytes], *, too_big: bool) -> Route:
+        if too_big:
+            raise Problem(431, "headers_too_large", "The headers are too large or too many")
+        raw: bytes = scope.get("raw_path") or b""
+        if len(raw) + len(scope["query_string"]) > self._limits.uri_bytes:
+            raise Problem(414, "uri_too_long", f"The URI has at most {self._limits.uri_bytes} bytes")
+        if doubled and (b"host" in doubled or b"content-length" in doubled or b"transfer-encoding" in doubled):
+            raise Problem(
+                400, "bad_request", "A header that must be single came twice", headers={"Connection": "close"}
+            )
+        hosts = self._hosts
+        if hosts is not None and _host(heads.get(b"host", b"")) not in hosts:
+            raise Problem(400, "bad_request", "The Host header names another host")
+        methods = self.routes.match(scope)
+        if methods is None:
+            raise Problem(404, "not_found", "There is nothing at this path")
+        route = methods.get(scope["method"])
+        if route is None:
+            allow = ", ".join(sorted(methods))
+            raise Problem(405, "method_not_allowed", f"Use one of: {allow}", headers={"Allow": allow})
+        return route
+
+    async def _admit(self, call: Call, route: Route, scope: Scope, doubled: set[bytes]) -> None:
+        access, heads = route.access, call.headers
+        if doubled and (b"authorization" in doubled or b"x-api-key" in doubled):
+            raise ambiguous()
+        authorization, api_key = heads.get(b"authorization"), heads.get(b"x-api-key")
+        if authorization is not None and api_key is not None:
+            raise ambiguous()
+        least = access.least
+        if least == "loopback":
+            if not _is_loopback(call.peer):
+                raise Problem(404, "not_found", "There is nothing at this path")
+        elif least != "public":
+            token = bearer(authorization, api_key)
+            if token is not None:
+                authenticator = self.services.authenticator
+                call.principal = authenticator.known(token) or await authenticator.verify(token, strict=access.strict)
+                if not access.allows(call.principal):
+                    raise Problem(403, "forbidden", "Your role does not allow this")
+            elif least != "optional":
+                raise unauthenticated()
+        if access.body != "none":
+            self._body_heads(call)
+        if not route.query and scope["query_string"]:
+            parse_query(scope["query_string"], NoParameters)
+        key = heads.get(b"idempotency-key")
+        if key is not None and route.method in KEYED_METHODS:
+            if b"idempotency-key" in doubled or not IDEMPOTENCY_KEY.match(key):
+                raise invalid(
+                    [Finding("@Idempotency-Key", "bad_format", "Idempotency-Key is 1 to 128 visible ASCII characters")]
+                )
+            call.idempotency_key = key.decode("ascii")
+
+    def _body_heads(self, call: Call) -> None:
+        """Refuse a body by its headers alone."""
+        access, heads = call.access, call.headers
+        length = heads.get(b"content-length")
+        empty = (length is None and b"transfer-encoding" not in heads) or length == b"0"
+        if not (access.body == "optional" and empty):
+            sent = heads.get(b"content-type", b"")
+            if sent != b"application/json" or access.body == "import":
+                _media(sent, MEDIA[access.body])
+            if heads.get(b"content-encoding", b"identity").strip().lower() != b"identity":
+                raise Problem(415, "unsupported_media_type", "Send the body without a Content-Encoding")
+        if length is not None:
+            limit = self._limits.bytes_of(access.body)
+            if not DIGITS.match(length):
+                raise Problem(400, "bad_request", "Content-Length is not a number", headers={"Connection": "close"})
+            if int(length) > limit:
+                raise too_large(limit)
+
+    def _due(self, call: Call, started: float) -> float:
+        if call.access.body == "import":
+            return float("inf")  # an upload has an idle limit instead
+        asked = call.headers.get(b"deadline-ms")
+        if asked is None:
+            return started + self._limits.deadline_s
+        if not DIGITS.match(asked):
+            raise invalid([Finding("@Deadline-Ms", "bad_format", "Deadline-Ms is a whole number of milliseconds")])
+        due = started + min(self._limits.deadline_s, int(asked) / 1000)
+        if int(asked) == 0:
+            raise _too_late()
+        return due
+
+    def _problem(self, error: Exception, request_id: str) -> Problem:
+        problem = problem_of(error)
+        if problem is None:
+            self.services.log_error(request_id, error)
+            return internal()
+        if problem.status == 401:  # noqa: PLR2004  # not signed in
+            self.metrics.auth_failure(problem.code)
+        if isinstance(error, StoreUnavailable):
+            self.services.log_error(request_id, error)
+        return problem
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        checks = asyncio.get_running_loop().create_task(self.services.health.run())
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        checks.cancel()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+class _Sent:
+    """The way back: adds the headers that every answer has, and sees what went out."""
+
+    __slots__ = ("_drain", "_request_id", "_send", "call", "loop", "started", "status", "streaming")
+
+    def __init__(self, send: Send, request_id: str, *, drain: bool) -> None:
+        self._send, self._request_id, self._drain = send, request_id, drain
+        self.started = False
+        self.streaming = False
+        self.status = 0
+        self.call: Call | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    def _more(self) -> list[tuple[bytes, bytes]]:
+        more = [(b"x-request-id", self._request_id.encode("ascii")), *GUARDING]
+        return [*more, CLOSE] if self._drain else more
+
+    async def whole(self, answer: Answer) -> None:
+        self.status = answer.status
+        self.started = True
+        await self._send(answer.start(self._more()))
+        await self._send({"type": "http.response.body", "body": answer.body})
+
+    async def message(self, message: Any) -> None:  # noqa: ANN401  # the shape of ASGI
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.started = True
+            headers = list(message["headers"])
+            self.streaming = any(name == b"content-type" and value.startswith(STREAMED) for name, value in headers)
+            message = {**message, "headers": [*headers, *self._more()]}
+        if self.streaming and self.call is not None and self.loop is not None:
+            self.call.deadline = self.loop.time() + self.call.limits.idle_s  # exports: no total deadline, no long pause
+        await self._send(message)
+
+
+def _too_late() -> Problem:
+    return Problem(504, "deadline_exceeded", "The answer did not come in time")
+
+
+def _peer(scope: Scope) -> str:
+    client = scope.get("client")
+    return client[0] if client else ""
+
+
+def _is_loopback(peer: str) -> bool:
+    return peer == "::1" or peer.startswith(("127.", "::ffff:127."))
+
+
+def _host(value: bytes) -> str:
+    name, _, port = value.decode("latin-1").lower().rpartition(":")
+    return name if port.isdigit() else value.decode("latin-1").lower()
+
+
+def _media(sent: bytes, allowed: tuple[str, ...]) -> None:
+    kind, semicolon, rest = sent.partition(b";")
+    name = kind.strip().lower().decode("latin-1")
+    if name not in allowed or (semicolon and not CHARSET_UTF8.match(b";" + rest)):
+        raise Problem(415, "unsupported_media_type", f"Send the body as {' or '.join(allowed)}")

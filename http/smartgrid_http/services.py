@@ -1,0 +1,48 @@
+"""Everything that handlers may call, in one place; ``ops`` fills it in."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from smartgrid_commands.ports import Clock, EventStore, Ids
+from smartgrid_http.auth import Authenticator
+from smartgrid_http.health import HealthBoard
+from smartgrid_http.limits import DEFAULT_LIMITS, Limits
+from smartgrid_http.metrics import Source
+
+T = TypeVar("T")
+
+
+@dataclass(kw_only=True, slots=True)
+class Services:
+    """
+    The ports behind the HTTP front. A port that is None belongs to a service that does not run here.
+
+    Attributes:
+        clock: Time.
+        ids: Fresh ids.
+        authenticator: Tokens to principals.
+        store: The event store.
+        health: What the probes answer.
+        limits: How much a client may send.
+        hosts: Names that the ``Host`` header may have, without port; None for any.
+        metric_sources: What ``/metrics`` shows beside the requests; the application adds these.
+        log_error: Told of each mistake of ours, with the request's id.
+    """
+
+    clock: Clock
+    ids: Ids
+    authenticator: Authenticator
+    store: EventStore | None = None
+    health: HealthBoard = field(default_factory=HealthBoard)
+    limits: Limits = DEFAULT_LIMITS
+    hosts: frozenset[str] | None = None
+    metric_sources: list[Source] = field(default_factory=list[Source])
+    log_error: Callable[[str, BaseException], None] = lambda _id, _error: None
+
+
+def present(port: T | None) -> T:
+    """Return *port*, which the wiring promised."""
+    if port is None:
+        raise RuntimeError("a port is missing from the services of this process")  # a mistake of ours
+    return port
