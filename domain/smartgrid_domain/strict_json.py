@@ -118,7 +118,7 @@ def key_count(body: bytes, limits: JsonLimits = JSON_LIMITS) -> int | None:
 
 
 def _keys_within(value: object, depth: int) -> int:
-    """Count the keys of *value*; −1 when it is nested deeper than *depth*."""
+    """Count the keys of *value*; -1 when it is nested deeper than *depth*."""
     keys = 0
     level: list[Any] = [value]
     for _ in range(depth + 1):
@@ -129,7 +129,8 @@ def _keys_within(value: object, depth: int) -> int:
                 keys += len(members)
                 inner += [member for member in members.values() if type(member) in (dict, list)]
             elif type(item) is list:
-                inner += [member for member in cast("list[Any]", item) if type(member) in (dict, list)]
+                items: list[Any] = item  # pyright: ignore[reportUnknownVariableType]  # mypy calls a cast redundant
+                inner += [member for member in items if type(member) in (dict, list)]
         if not inner:
             return keys
         level = inner

@@ -42,7 +42,7 @@ class Call:
         "template",
     )
 
-    def __init__(  # noqa: PLR0913  # made in one place
+    def __init__(  # noqa: PLR0913, PLR0917  # made in one place
         self,
         request_id: str,
         method: str,

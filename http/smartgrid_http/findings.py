@@ -68,7 +68,7 @@ def _info(wanted: Any) -> inspect.Type:  # noqa: ANN401
 def _holds_check(info: inspect.Type, seen: frozenset[type]) -> bool:
     match info:
         case inspect.Metadata():
-            return "check" in (info.extra or {}) or _holds_check(info.type, seen)
+            return _check_of(info) is not None or _holds_check(info.type, seen)
         case inspect.StructType():
             inner = seen | {info.cls}
             return info.cls not in seen and any(_holds_check(field.type, inner) for field in info.fields)
@@ -82,6 +82,11 @@ def _holds_check(info: inspect.Type, seen: frozenset[type]) -> bool:
             return False
 
 
+def _check_of(info: inspect.Metadata) -> Check | None:
+    extra = cast("dict[str, Any]", info.extra or {})  # pyright: ignore[reportUnknownMemberType]  # msgspec leaves it open
+    return cast("Check | None", extra.get("check"))
+
+
 def _walk(value: Any, info: inspect.Type, pointer: str, separator: str, found: list[Finding]) -> None:  # noqa: ANN401
     if len(found) >= MAX_FINDINGS:
         return
@@ -89,7 +94,7 @@ def _walk(value: Any, info: inspect.Type, pointer: str, separator: str, found: l
         case inspect.Metadata():
             before = len(found)
             _walk(value, info.type, pointer, separator, found)
-            check = cast("Check | None", (info.extra or {}).get("check"))
+            check = _check_of(info)
             if check and len(found) == before and (wrong := check(value)):
                 found.append(Finding(pointer, *wrong))
         case inspect.StructType():
@@ -143,7 +148,7 @@ def _list(value: Any, info: inspect.ListType | inspect.VarTupleType, pointer: st
     if not isinstance(value, list):
         found.append(Finding(pointer, "wrong_type", "Expected an array"))
         return
-    items = cast("list[Any]", value)
+    items: list[Any] = value  # pyright: ignore[reportUnknownVariableType]  # mypy calls a cast redundant
     if info.min_length is not None and len(items) < info.min_length:
         found.append(Finding(pointer, "out_of_range", f"Give at least {info.min_length} items"))
     if info.max_length is not None and len(items) > info.max_length:

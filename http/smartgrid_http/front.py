@@ -97,11 +97,12 @@ class Front:
             counts, service = route.counts, route.access.service
             in_flight[service] += 1
             call = Call(request_id, route.method, route.template, route.access, _peer(scope), heads, self._limits)
-            await self._admit(call, route, scope, doubled)
-            call.deadline = self._due(call, started)
+            call.deadline = started + self._limits.deadline_s
             scope[KEY] = call
             ticket = self._deadlines.enter(call)
             try:
+                await self._admit(call, route, scope, doubled)
+                call.deadline = self._due(call, started)
                 if route.hot is not None:
                     await watch.whole(await route.hot(scope, receive))
                 else:
@@ -161,7 +162,20 @@ class Front:
         return route
 
     async def _admit(self, call: Call, route: Route, scope: Scope, doubled: set[bytes]) -> None:
-        access, heads = route.access, call.headers
+        await self._authorize(call, doubled)
+        if route.access.body != "none":
+            self._body_heads(call)
+        if not route.query and scope["query_string"]:
+            parse_query(scope["query_string"], NoParameters)
+        key = call.headers.get(b"idempotency-key")
+        if key is not None and route.method in KEYED_METHODS:
+            if b"idempotency-key" in doubled or not IDEMPOTENCY_KEY.match(key):
+                message = "Idempotency-Key is 1 to 128 visible ASCII characters"
+                raise invalid([Finding("@Idempotency-Key", "bad_format", message)])
+            call.idempotency_key = key.decode("ascii")
+
+    async def _authorize(self, call: Call, doubled: set[bytes]) -> None:
+        access, heads = call.access, call.headers
         if doubled and (b"authorization" in doubled or b"x-api-key" in doubled):
             raise ambiguous()
         authorization, api_key = heads.get(b"authorization"), heads.get(b"x-api-key")
@@ -180,17 +194,6 @@ class Front:
                     raise Problem(403, "forbidden", "Your role does not allow this")
             elif least != "optional":
                 raise unauthenticated()
-        if access.body != "none":
-            self._body_heads(call)
-        if not route.query and scope["query_string"]:
-            parse_query(scope["query_string"], NoParameters)
-        key = heads.get(b"idempotency-key")
-        if key is not None and route.method in KEYED_METHODS:
-            if b"idempotency-key" in doubled or not IDEMPOTENCY_KEY.match(key):
-                raise invalid(
-                    [Finding("@Idempotency-Key", "bad_format", "Idempotency-Key is 1 to 128 visible ASCII characters")]
-                )
-            call.idempotency_key = key.decode("ascii")
 
     def _body_heads(self, call: Call) -> None:
         """Refuse a body by its headers alone."""

@@ -1,9 +1,9 @@
 """Query parameters: each at most once, none that the route does not know, everything wrong with them told at once."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from functools import cache
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -44,7 +44,7 @@ def parse_query(query: bytes, wanted: type[T]) -> T:
     Raises:
         Problem: 400 with every finding; pointers are ``?name``.
     """
-    kinds = _kinds(wanted)
+    kinds = _kinds(cast("Hashable", wanted))
     findings: list[Finding] = []
     values: dict[str, object] = {}
     for name, text in _pairs(query, findings):
@@ -85,7 +85,7 @@ def _decoded(text: bytes) -> str:
 
 
 @cache
-def _kinds(wanted: Any) -> Mapping[str, frozenset[str]]:  # noqa: ANN401  # a struct type
+def _kinds(wanted: Hashable) -> Mapping[str, frozenset[str]]:
     info = inspect.type_info(wanted)
     if not isinstance(info, inspect.StructType):
         raise TypeError(wanted)

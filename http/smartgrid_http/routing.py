@@ -31,8 +31,8 @@ class Route:
 
     __slots__ = ("access", "counts", "hot", "method", "query", "template")
 
-    def __init__(
-        self, method: str, template: str, access: Access, hot: HotHandler | None, counts: RouteCounts, *, query: bool
+    def __init__(  # noqa: PLR0913  # made in one place
+        self, method: str, template: str, *, access: Access, hot: HotHandler | None, counts: RouteCounts, query: bool
     ) -> None:
         self.method, self.template, self.access = method, template, access
         self.hot, self.counts, self.query = hot, counts, query
@@ -82,7 +82,7 @@ class RouteTable:
                 continue
             counts = metrics.route(access.service, template, method)
             query = key in hot or litestar[key]
-            self._add(Route(method, template, access, hot.get(key), counts, query=query))
+            self._add(Route(method, template, access=access, hot=hot.get(key), counts=counts, query=query))
 
     def _add(self, route: Route) -> None:
         self.routes.append(route)
