@@ -9,6 +9,8 @@ from smartgrid_http.auth import Authenticator
 from smartgrid_http.health import HealthBoard
 from smartgrid_http.limits import DEFAULT_LIMITS, Limits
 from smartgrid_http.metrics import Source
+from smartgrid_http.pages import Cursors
+from smartgrid_projections.queries.readings import Register
 
 T = TypeVar("T")
 
@@ -23,6 +25,8 @@ class Services:
         ids: Fresh ids.
         authenticator: Tokens to principals.
         store: The event store.
+        register: Raw readings.
+        cursors: Signed places in lists.
         health: What the probes answer.
         limits: How much a client may send.
         hosts: Names that the ``Host`` header may have, without port; None for any.
@@ -34,6 +38,8 @@ class Services:
     ids: Ids
     authenticator: Authenticator
     store: EventStore | None = None
+    register: Register | None = None
+    cursors: Cursors | None = None
     health: HealthBoard = field(default_factory=HealthBoard)
     limits: Limits = DEFAULT_LIMITS
     hosts: frozenset[str] | None = None
