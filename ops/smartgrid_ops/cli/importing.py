@@ -100,7 +100,7 @@ def import_file(  # noqa: PLR0913  # the options of the command
         _fail(f"smartgrid import: {error}", summary, output, EXIT_BAD_INPUT)
     except GaveUp as error:
         _fail(f"smartgrid import: {error}\nThe same command goes on from there.", summary, output, EXIT_GAVE_UP)
-    _print(summary, output)
+    print_summary(summary, output)
     if summary.rejected:
         raise typer.Exit(EXIT_REJECTED)
 
@@ -173,12 +173,13 @@ def _shown(items: Iterator[Item], source: Source, progress: Progress, task: Task
 
 
 def _fail(message: str, summary: Summary, output: Output, code: int) -> None:
-    _print(summary, output)
+    print_summary(summary, output)
     typer.echo(message, err=True)
     raise typer.Exit(code)
 
 
-def _print(summary: Summary, output: Output) -> None:
+def print_summary(summary: Summary, output: Output) -> None:
+    """Write *summary* to stdout."""
     if output == "json":
         sys.stdout.write(msgspec.json.encode(summary.as_dict()).decode() + "\n")
         return

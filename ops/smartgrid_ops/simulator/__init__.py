@@ -1,0 +1,1 @@
+"""A simulated low-voltage feeder. Nothing it makes was ever measured."""
