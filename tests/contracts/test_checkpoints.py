@@ -121,10 +121,13 @@ async def test_a_failed_step_keeps_neither_rows_nor_checkpoint(world: World) -> 
     worker = world.worker("a")
     claim = await claimed(worker)
 
-    with pytest.raises(ZeroDivisionError):
+    async def fails() -> None:
         async with worker.step(claim, move(0, 7)) as rows:
             await rows.add(1)
             raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fails()
     async with worker.step(claim, move(0, 3)) as rows:
         await rows.add(2)
 
