@@ -26,6 +26,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
@@ -110,6 +111,8 @@ class EmbeddedPostgres:
         self._watcher: subprocess.Popen[bytes] | None = None
         self._lifeline: int | None = None
         self._lock: int | None = None
+        self._mutex = threading.RLock()
+        self._stop_wanted = threading.Event()
 
     @property
     def pid(self) -> int | None:
@@ -130,8 +133,13 @@ class EmbeddedPostgres:
         Raises:
             PostgresUnusable: The text says why and what to change.
         """
-        if self.pid is not None:
-            return self.url
+        with self._mutex:
+            if self.pid is None:
+                self._start()
+        return self.url
+
+    def _start(self) -> None:
+        self._end_watcher()  # of a server that was killed
         self._claim()
         try:
             binaries = _usable(self._binaries or wheel_binaries())
@@ -143,12 +151,21 @@ class EmbeddedPostgres:
             self._write_access_rules(version)
             self._run_until_ready(binaries)
         except BaseException:
-            self.stop()
+            self._stop()
             raise
-        return self.url
 
     def stop(self) -> None:
-        """Stop the server: sessions are cut, everything committed is on disk. Nothing happens if it does not run."""
+        """
+        Stop the server: sessions are cut, everything committed is on disk.
+
+        Nothing happens if it does not run; a start that another thread waits for is given up.
+        """
+        self._stop_wanted.set()
+        with self._mutex:
+            self._stop_wanted.clear()
+            self._stop()
+
+    def _stop(self) -> None:
         process, self._process = self._process, None
         if process is not None:
             for number, wait_s in ((signal.SIGINT, _FAST_STOP_S), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0)):
@@ -161,6 +178,11 @@ class EmbeddedPostgres:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def wait(self) -> None:
+        """Return when the server has ended."""
+        if (process := self._process) is not None:
+            process.wait()
 
     def _check_version(self, version: int) -> None:
         found = (self.data / "PG_VERSION").read_text(encoding="ascii").strip()
@@ -249,6 +271,8 @@ class EmbeddedPostgres:
     def _run_until_ready(self, binaries: Path) -> None:
         give_up = time.monotonic() + _HEAL_S
         while True:
+            if self._stop_wanted.is_set():
+                raise PostgresUnusable("PostgreSQL was stopped while it started")
             self._launch(binaries)
             if self._ready():
                 return
@@ -294,7 +318,14 @@ class EmbeddedPostgres:
         process = self._process
         if process is None:
             return False
-        _wait(lambda: process.poll() is not None or _status_of(self.data, process.pid) == "ready", _START_S)
+
+        def settled() -> bool:
+            ended = process.poll() is not None or self._stop_wanted.is_set()
+            return ended or _status_of(self.data, process.pid) == "ready"
+
+        _wait(settled, _START_S)
+        if self._stop_wanted.is_set():
+            raise PostgresUnusable("PostgreSQL was stopped while it started")
         if process.poll() is None and _status_of(self.data, process.pid) != "ready":
             raise PostgresUnusable(f"PostgreSQL in {self.data} was not ready after {_START_S:.0f} s")
         return process.poll() is None
