@@ -51,6 +51,10 @@ def refused(call: Callable[[], object]) -> str:
     return caught.value.code
 
 
+def refused_text(cursors: Cursors, text: str) -> str:
+    return refused(lambda: cursors.open(text, SCOPE, Place))
+
+
 @given(key=st.text(), number=st.integers(-(2**63), 2**63 - 1))
 def test_a_cursor_tells_its_place(key: str, number: int) -> None:
     cursors = Cursors(b"secret", FixedClock().now)
@@ -100,7 +104,7 @@ def test_every_change_of_a_character_is_noticed(cursors: Cursors) -> None:
     for i, old in enumerate(cursor):
         for new in {"A", "B", "g", "-", "~"} - {old}:
             changed = cursor[:i] + new + cursor[i + 1 :]
-            assert refused(lambda changed=changed: cursors.open(changed, SCOPE, Place)) == "invalid_cursor"
+            assert refused_text(cursors, changed) == "invalid_cursor"
 
 
 @given(text=st.text() | st.text(alphabet="AZaz09-_=", max_size=80))
@@ -112,7 +116,7 @@ def test_padding_and_length_are_part_of_a_cursor(cursors: Cursors) -> None:
     cursor = cursors.issue(SCOPE, PLACE)
 
     for changed in (cursor + "=", cursor + "==", cursor[:-1], cursor + "A", "A" * 5000, ""):
-        assert refused(lambda changed=changed: cursors.open(changed, SCOPE, Place)) == "invalid_cursor"
+        assert refused_text(cursors, changed) == "invalid_cursor"
 
 
 @pytest.mark.parametrize(
@@ -149,9 +153,6 @@ texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
 def test_csv_reads_back_as_written_but_for_the_quote_of_formulas(rows: list[list[str]]) -> None:
     read = list(csv.reader(StringIO(csv_lines(rows).decode(), newline="")))
 
-    assert [
-        [c.removeprefix("'") if c[:2] in {"'=", "'+", "'-", "'@", "'\t", "'\r"} else c for c in row] for row in read
-    ]
     assert [len(row) for row in read] == [len(row) for row in rows]
     for row, cells in zip(rows, read, strict=True):
         for sent, cell in zip(row, cells, strict=True):
