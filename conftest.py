@@ -9,5 +9,5 @@ pytest_collect_file = Sybil(parsers=[PythonCodeBlockParser()], patterns=["*.md"]
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
-    """Run asynchronous tests and fixtures on asyncio, all on one loop per worker."""
+    """Run asynchronous tests and fixtures on asyncio."""
     return "asyncio"

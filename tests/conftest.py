@@ -15,12 +15,11 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
-from psycopg import AsyncConnection, sql
-from psycopg.rows import TupleRow
-from psycopg_pool import AsyncConnectionPool
+from psycopg import sql
 
+from smartgrid_adapters.postgres.event_store import PostgresEventStore
 from smartgrid_adapters.postgres.migrate import migrate
-from smartgrid_adapters.postgres.pool import open_pool
+from smartgrid_adapters.postgres.pool import Pool, open_pool
 from smartgrid_ops.embedded_postgres import EmbeddedPostgres
 
 TEMPLATE = "smartgrid_template"
@@ -107,8 +106,17 @@ def database(postgres_server: str) -> Iterator[str]:
 
 
 @pytest.fixture
-async def pool(database: str) -> AsyncIterator[AsyncConnectionPool[AsyncConnection[TupleRow]]]:
+async def pool(database: str) -> AsyncIterator[Pool]:
     """Return an open pool on a fresh migrated database, as the application's role."""
     pool = await open_pool(database)
     yield pool
     await pool.close()
+
+
+@pytest.fixture
+async def store(pool: Pool) -> AsyncIterator[PostgresEventStore]:
+    """Return a started event store on a fresh database; personal fields are sealed with a fixed master key."""
+    store = PostgresEventStore(pool)
+    await store.start()
+    yield store
+    await store.stop()

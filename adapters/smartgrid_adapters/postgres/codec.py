@@ -1,6 +1,7 @@
 """Events as bytes, and back; whatever the bytes are, only errors of this module come out."""
 
 from functools import cache
+from typing import Self
 
 import msgspec
 from msgspec import msgpack
@@ -16,11 +17,29 @@ _DAMAGE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError, 
 
 
 class UndecodableEvent(Exception):
-    """Stored bytes that cannot be read as an event; :attr:`name` is the event name stored beside them."""
+    """
+    Stored bytes that cannot be read as an event.
+
+    Attributes:
+        name: The event name stored beside them.
+        log: Their log, empty if they come from elsewhere.
+        position: Their place in it.
+        stream: Their stream.
+    """
 
     def __init__(self, name: str, detail: str) -> None:
         super().__init__(f"{name}: {detail}")
         self.name = name
+        self.detail = detail
+        self.log = ""
+        self.position = 0
+        self.stream = ""
+
+    def at(self, log: str, position: int, stream: str) -> Self:
+        """Return the same error, telling where it was met."""
+        found = type(self)(self.name, f"{self.detail} (at {log}@{position}, {stream})")
+        found.log, found.position, found.stream = log, position, stream
+        return found
 
 
 class UnknownEvent(UndecodableEvent):

@@ -253,7 +253,17 @@ async def begin(conn: Connection, log: str, commit_id: UUID) -> Begun | Commit:
             sql.Literal(log), sql.Literal(commit_id)
         )
     )
-    _skip_to_rows(cursor)
+    cursor.nextset()
+    return await _begun(cursor, log, commit_id)
+
+
+async def look_up(conn: Connection, log: str, commit_id: UUID) -> Begun | Commit:
+    """Do the same in a transaction that is open already."""
+    cursor = await conn.execute("SELECT * FROM log_begin(%s, %s)", (log, commit_id), prepare=True)
+    return await _begun(cursor, log, commit_id)
+
+
+async def _begun(cursor: AsyncCursor[TupleRow], log: str, commit_id: UUID) -> Begun | Commit:
     known, first, last, recorded_at, base = await _one(cursor)
     if known:
         return Commit(first_position=first, last_position=last, recorded_at=recorded_at, known=True)
@@ -282,11 +292,6 @@ async def copy_events(conn: Connection, begun: Begun, rows: Sequence[EventRow]) 
     """Write *rows*, with versions given, at the next positions by binary COPY; call it once per commit."""
     async with conn.cursor() as cursor, cursor.copy(_COPY[begun.log]) as copy:
         await copy.write(copy_lines(rows, begun.base))
-
-
-def _skip_to_rows(cursor: AsyncCursor[TupleRow]) -> None:
-    while cursor.description is None and cursor.nextset():
-        pass
 
 
 async def _one(cursor: AsyncCursor[TupleRow]) -> TupleRow:
