@@ -1,0 +1,56 @@
+"""``python -m tests.bench [figure …]``: measure, print, and write ``docs/figures.json`` and ``docs/figures.md``."""
+
+import argparse
+import asyncio
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tests.bench import report
+from tests.bench.database import server
+from tests.bench.harness import Figure, Row
+from tests.bench.store import append_at_size, append_by_copy, append_by_stock, grouped, many_callers
+
+ROWS: dict[str, Row] = {
+    "1": append_by_copy,
+    "2": append_by_stock,
+    "3": grouped,
+    "4": many_callers,
+    "5": append_at_size,
+}
+SLOW = {"5"}
+
+
+def main() -> int:
+    """Run the figures that are asked for; all but the slow ones if none is."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench")
+    parser.add_argument("figures", nargs="*", metavar="FIGURE", help=f"of {', '.join(ROWS)}; slow: {', '.join(SLOW)}")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--all", action="store_true", help="the slow ones too")
+    parser.add_argument("--folder", type=Path, default=report.DOCS, help="where figures.json and figures.md go")
+    asked = parser.parse_args()
+    unknown = set(asked.figures) - set(ROWS)
+    if unknown:
+        parser.error(f"no figure {', '.join(sorted(unknown))}")
+    names = asked.figures or [name for name in ROWS if asked.all or name not in SLOW]
+    return asyncio.run(_run(names, asked.rounds, asked.folder))
+
+
+async def _run(names: list[str], rounds: int, folder: Path) -> int:
+    today = datetime.now(UTC).date().isoformat()
+    below = 0
+    async with server(rounds) as postgres:
+        where = report.machine(postgres.version)
+        for name in names:
+            found: list[Figure] = await ROWS[name](postgres)
+            for figure in found:
+                figure.date = today
+                below += figure.verdict == "below"
+                sys.stdout.write(report.shown(figure) + "\n")
+                sys.stdout.flush()
+            report.update(found, where, folder)
+    return 1 if below else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
