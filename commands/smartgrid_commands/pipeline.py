@@ -6,12 +6,16 @@ from typing import Generic, TypeVar, cast
 from uuid import UUID
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from smartgrid_commands.ports import Appended, Effect, EventStore, StreamWrite, WrongExpectedVersion
+from smartgrid_commands.sealing import Sealer
 from smartgrid_domain.decider import Decider
 from smartgrid_domain.errors import Conflict
 from smartgrid_schemas.envelope import Metadata, Recorded
-from smartgrid_schemas.event import Event
+from smartgrid_schemas.event import Event, Sealed
+from smartgrid_schemas.privacy import personal_fields
+from smartgrid_schemas.registry import name_of
 
 ATTEMPTS = 4
 """The first and at most 3 retries."""
@@ -51,6 +55,7 @@ async def execute(  # noqa: PLR0913  # each is a separate decision of the caller
     *,
     metadata: Metadata,
     commit_id: UUID,
+    sealer: Sealer | None = None,
     expected_version: int | None = None,
     effects: Callable[[tuple[E, ...]], Sequence[Effect]] | None = None,
 ) -> Outcome[E, S]:
@@ -64,6 +69,7 @@ async def execute(  # noqa: PLR0913  # each is a separate decision of the caller
         command: The wish.
         metadata: Who and what caused it.
         commit_id: A repeat with the same one is answered with the first result.
+        sealer: Opens the personal fields that the decision looks at.
         expected_version: Version of the stream that the caller has seen, when that matters.
         effects: Rows to write in the same transaction as the events.
 
@@ -77,7 +83,7 @@ async def execute(  # noqa: PLR0913  # each is a separate decision of the caller
     for _ in range(ATTEMPTS):
         # A stream is written through its decider only, so its events are E.
         history = cast("Sequence[Recorded[E]]", await store.read_stream(decider.log, stream))
-        state = reduce(decider.evolve, (recorded.event for recorded in history), decider.initial())
+        state = reduce(decider.evolve, [await opened(recorded, sealer) for recorded in history], decider.initial())
         if history and expected_version is not None and expected_version != len(history):
             raise Conflict("etag_mismatch", f"It is at version {len(history)} by now; read it again")
         events = decider.decide(state, command)
@@ -92,3 +98,23 @@ async def execute(  # noqa: PLR0913  # each is a separate decision of the caller
             continue
         return Outcome(state=reduce(decider.evolve, events, state), history=history, events=events, appended=appended)
     raise Conflict("version_conflict", f"{stream} changed {ATTEMPTS} times meanwhile; try again")
+
+
+async def opened(recorded: Recorded[E], sealer: Sealer | None) -> E:
+    """
+    Return the event of *recorded* with its personal fields in clear; those whose key is destroyed stay sealed.
+
+    Raises:
+        DamagedSeal: A field is not what was sealed.
+    """
+    event = recorded.event
+    clear: dict[str, str] = {}
+    for field in personal_fields(type(event)) if sealer is not None else ():
+        value: object = getattr(event, field)
+        if isinstance(value, Sealed) and sealer is not None:
+            text = await sealer.open(
+                value, name=name_of(event), stream=recorded.stream, event_id=recorded.event_id, field=field
+            )
+            if text is not None:
+                clear[field] = text
+    return replace(event, **clear) if clear else event
