@@ -10,13 +10,19 @@ from typing import Any
 
 import psycopg
 
+from smartgrid_adapters.postgres.facts import file_decision, file_retraction
 from smartgrid_adapters.postgres.pool import Connection
+from smartgrid_commands.metering import DecisionFiled
 from smartgrid_commands.ports import Effect, EffectRefused
+from smartgrid_commands.retracting import RetractionFiled
 
 Statement = tuple[str, Sequence[Any] | Mapping[str, Any]]
 """A constant SQL text and its parameters."""
 
-EFFECT_SQL: dict[type[Effect], Callable[[Any], Statement]] = {}
+EFFECT_SQL: dict[type[Effect], Callable[[Any], Statement]] = {
+    DecisionFiled: file_decision,
+    RetractionFiled: file_retraction,
+}
 """Kind of effect → the statement that carries it out."""
 
 
