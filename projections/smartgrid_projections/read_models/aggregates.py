@@ -1,0 +1,280 @@
+"""
+Rollups of sensor readings: exact buckets of a quarter of an hour, an hour and a day (UTC) for each series.
+
+A bucket's ``revision`` is the number of facts folded into it. Corrections and retractions take the old value away and
+add the new one; a bucket that lost an extreme reads its readings again, as of the batch's last position. So the rows
+depend on the set of facts alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smartgrid_domain.maths.columns import Rows, unpack
+from smartgrid_domain.maths.histograms import WIDTHS, bins_of
+from smartgrid_domain.maths.quantities import MEASURANDS, Ints, quanta
+from smartgrid_domain.maths.rollups import QUARTER_US, Rollups, fold, merge, quarters, regroup, subtract
+from smartgrid_projections.projection import Projection
+from smartgrid_projections.register import NO_PHASE, NO_SEQ, Key, Readings, Register, SeriesName
+from smartgrid_schemas.envelope import Recorded
+from smartgrid_schemas.event import Event
+from smartgrid_schemas.telemetry import ReadingRetracted, ReadingsRecorded, SensorConfigured
+
+LEVELS_US: Final = (QUARTER_US, 4 * QUARTER_US, 96 * QUARTER_US)
+"""Length of the buckets of each level [µs]."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class RollupTables(Protocol):
+    """Where rollups are kept, in an open transaction."""
+
+    @property
+    def register(self) -> Register:
+        """The readings themselves."""
+        ...
+
+    async def load(self, level: int, series: Ints, start_us: Ints) -> tuple[Rollups, Ints]:
+        """Return those of the buckets that hold readings, and the revision of each bucket asked for, 0 if new."""
+        ...
+
+    async def save(self, level: int, keys: "Keys", revisions: Ints, rollups: Rollups) -> None:
+        """Keep *rollups*; a bucket of *keys* that is not among them has no readings."""
+        ...
+
+    async def extremes(self, level: int, series: Ints, start_us: Ints) -> tuple[Ints, Ints]:
+        """Return least and greatest reading of buckets of *level* from the quarters of an hour in each."""
+        ...
+
+    async def configure(self, sensor_id: str, expected_interval_s: float | None) -> None:
+        """Keep the time between two readings of a sensor [s]."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Keys:
+    """
+    Buckets of one level, sorted by series and start, and how many facts each got.
+
+    Attributes:
+        series: Series of each (int64).
+        start_us: Its start [µs since 1970] (int64).
+        facts: Readings, corrections and retractions (int64).
+    """
+
+    series: Ints
+    start_us: Ints
+    facts: Ints
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Facts:
+    """The readings of a batch, and the natural keys that it changes."""
+
+    series: Ints
+    measured_at_us: Ints
+    seq: Ints
+    values: NDArray[np.int64]  # [quanta]; physical ranges keep them in 64 bits
+    bins: Ints
+    changed: list[Key]  # corrected or retracted, sorted
+    extra: list[Key]  # a fact that brings no reading of its own: one of each retraction
+    measurand_of: dict[int, str]
+
+
+async def project(batch: Sequence[Recorded[Event]], tables: RollupTables) -> None:
+    """Fold *batch* into *tables*."""
+    for recorded in batch:
+        if isinstance(recorded.event, SensorConfigured):
+            await tables.configure(recorded.event.sensor_id, recorded.event.expected_interval_s)
+    facts = await _facts_of([recorded.event for recorded in batch], tables.register)
+    if facts is None:
+        return
+    before, after = batch[0].position - 1, batch[-1].position
+    plus, minus = await _changes(facts, tables.register, before, after)
+    touched_series = np.concatenate((facts.series, np.array([key.series_id for key in facts.extra], np.int64)))
+    touched_us = np.concatenate((facts.measured_at_us, np.array([key.measured_at_us for key in facts.extra], np.int64)))
+    for level, length_us in enumerate(LEVELS_US):
+        keys = _keys(touched_series, touched_us - touched_us % length_us)
+        await _fold_level(
+            level,
+            keys,
+            regroup(plus, start_us=plus.start_us - plus.start_us % length_us),
+            regroup(minus, start_us=minus.start_us - minus.start_us % length_us),
+            tables,
+            after,
+            facts.measurand_of,
+        )
+
+
+AGGREGATES: Projection[RollupTables] = Projection(name="aggregates", version=1, logs=("telemetry",), project=project)
+
+
+async def _facts_of(events: Sequence[Event], register: Register) -> _Facts | None:
+    recorded = [(event, unpack(event, normal=False)) for event in events if isinstance(event, ReadingsRecorded)]
+    retracted = [event for event in events if isinstance(event, ReadingRetracted)]
+    names = {SeriesName(key.sensor_id, key.sensor_type, key.phase or NO_PHASE) for e, _ in recorded for key in e.series}
+    names |= {SeriesName(e.sensor_id, e.sensor_type, e.phase or NO_PHASE) for e in retracted}
+    if not names:
+        return None
+    ids = await register.series("sensor", sorted(names))
+    measurand_of = {series_id: name.measurand for name, series_id in ids.items()}
+    columns = [_columns(event, rows, ids) for event, rows in recorded]
+    retractions = [
+        Key(
+            ids[SeriesName(e.sensor_id, e.sensor_type, e.phase or NO_PHASE)],
+            (e.measured_at - _EPOCH) // _MICROSECOND,
+            NO_SEQ if e.seq is None else e.seq,
+        )
+        for e in retracted
+    ]
+    series, measured_at_us, seq, values, widths = (
+        np.concatenate([column[i] for column in columns]) if columns else np.zeros(0, np.int64) for i in range(5)
+    )
+    corrected = [
+        Key(int(sid[correction.row]), int(at[correction.row]), int(sq[correction.row]))
+        for (_, rows), (sid, at, sq, _, _) in zip(recorded, columns, strict=True)
+        for correction in rows.corrects
+    ]
+    return _Facts(
+        series=series,
+        measured_at_us=measured_at_us,
+        seq=seq,
+        values=values,
+        bins=bins_of(values, widths),
+        changed=sorted({*corrected, *retractions}),
+        extra=retractions,
+        measurand_of=measurand_of,
+    )
+
+
+_MICROSECOND = datetime(1970, 1, 1, 0, 0, 0, 1, tzinfo=UTC) - _EPOCH
+
+
+def _columns(event: ReadingsRecorded, rows: Rows, ids: Mapping[SeriesName, int]) -> tuple[Ints, Ints, Ints, Ints, Ints]:
+    """Return series, time, seq, quanta and width of the bins of each row."""
+    own = [ids[SeriesName(key.sensor_id, key.sensor_type, key.phase or NO_PHASE)] for key in event.series]
+    measurands = [MEASURANDS[key.sensor_type] for key in event.series]
+    shifts = np.array([m.units[key.unit] for m, key in zip(measurands, event.series, strict=True)], np.int16)
+    exponents = np.array([m.quantum_exponent for m in measurands], np.int64)
+    widths = np.array([WIDTHS[m.name] for m in measurands], np.int64)
+    index = rows.series_index
+    if len(own) == 1:
+        values = quanta(rows.mantissa, rows.exponent + shifts[0], int(exponents[0]))
+    else:
+        values = quanta(rows.mantissa, rows.exponent + shifts[index], exponents[index])
+    return np.array(own, np.int64)[index], rows.measured_at_us, rows.seq, values, widths[index]
+
+
+async def _changes(facts: _Facts, register: Register, before: int, after: int) -> tuple[Rollups, Rollups]:
+    """Return what the batch adds to the quarters of an hour, and what it takes away."""
+    series, at_us, values, bins = facts.series, facts.measured_at_us, facts.values, facts.bins
+    if not facts.changed:
+        return fold(series, quarters(at_us), values, bins), fold(series[:0], at_us[:0], values[:0], bins[:0])
+    # A key that the batch corrects or retracts counts as it stood before and as it stands after, whatever came between.
+    plain = ~_among(facts, facts.changed)
+    gained = _fold_current(await register.current(facts.changed, after), facts)
+    lost = _fold_current(await register.current(facts.changed, before), facts)
+    return merge(fold(series[plain], quarters(at_us[plain]), values[plain], bins[plain]), gained), lost
+
+
+def _among(facts: _Facts, keys: Sequence[Key]) -> NDArray[np.bool_]:
+    """Tell which readings have one of *keys*."""
+    mixed = _mixed(facts.series, facts.measured_at_us, facts.seq)
+    wanted = np.array(keys, np.int64).reshape(-1, 3)
+    found = np.isin(mixed, _mixed(wanted[:, 0], wanted[:, 1], wanted[:, 2]))
+    known = set(keys)
+    for row in np.flatnonzero(found).tolist():
+        found[row] = (int(facts.series[row]), int(facts.measured_at_us[row]), int(facts.seq[row])) in known
+    return found
+
+
+def _mixed(series: Ints, at_us: Ints, seq: Ints) -> Ints:
+    """Return a number that is equal for equal keys, and seldom for others."""
+    return series * 0x1E3779B97F4A7C15 ^ at_us * 0x3F58476D1CE4E5B9 ^ seq
+
+
+def _fold_current(current: Mapping[Key, tuple[int, int]], facts: _Facts) -> Rollups:
+    keys = sorted(current)
+    measurands = [MEASURANDS[facts.measurand_of[key.series_id]] for key in keys]
+    mantissas = np.array([current[key][0] for key in keys], np.int64)
+    exponents = np.array([current[key][1] for key in keys], np.int16)
+    values = quanta(mantissas, exponents, np.array([m.quantum_exponent for m in measurands], np.int64))
+    at_us = np.array([key.measured_at_us for key in keys], np.int64)
+    return fold(
+        np.array([key.series_id for key in keys], np.int64),
+        quarters(at_us),
+        values,
+        bins_of(values, np.array([WIDTHS[m.name] for m in measurands], np.int64)),
+    )
+
+
+def _keys(series: Ints, start_us: Ints) -> Keys:
+    order = np.lexsort((start_us, series))
+    series, start_us = series[order], start_us[order]
+    new = np.concatenate(([True], (np.diff(series) != 0) | (np.diff(start_us) != 0)))
+    firsts = np.flatnonzero(new)
+    return Keys(series=series[firsts], start_us=start_us[firsts], facts=np.diff(firsts, append=len(series)))
+
+
+async def _fold_level(  # noqa: PLR0913, PLR0917  # one step of project
+    level: int,
+    keys: Keys,
+    plus: Rollups,
+    minus: Rollups,
+    tables: RollupTables,
+    position: int,
+    measurand_of: dict[int, str],
+) -> None:
+    known, revisions = await tables.load(level, keys.series, keys.start_us)
+    rollups, stale = subtract(merge(known, plus), minus)
+    if stale.any():
+        rows = np.flatnonzero(stale)
+        if level == 0:
+            low, high = await _read_again(rollups, rows, tables.register, position, measurand_of)
+        else:
+            low, high = await tables.extremes(level, rollups.series[rows], rollups.start_us[rows])
+        lows, highs = rollups.low.copy(), rollups.high.copy()
+        lows[rows], highs[rows] = low, high
+        rollups = replace(rollups, low=lows, high=highs)
+    await tables.save(level, keys, revisions + keys.facts, rollups)
+
+
+async def _read_again(
+    rollups: Rollups, rows: Ints, register: Register, position: int, measurand_of: dict[int, str]
+) -> tuple[Ints, Ints]:
+    stretches = [
+        (int(rollups.series[row]), int(rollups.start_us[row]), int(rollups.start_us[row]) + QUARTER_US)
+        for row in rows.tolist()
+    ]
+    again = fold_readings(await register.stretches(stretches, position), measurand_of)
+    if len(again) != len(rows) or np.any(again.n != rollups.n[rows]):
+        raise RegisterDiffers(f"the register and the log differ at position {position}")
+    return again.low, again.high
+
+
+class RegisterDiffers(Exception):
+    """The reading register does not hold the readings of the log: verify it before anything else is folded."""
+
+
+def fold_readings(readings: Readings, measurand_of: dict[int, str], start_us: Ints | None = None) -> Rollups:
+    """
+    Return the buckets of *readings*.
+
+    Args:
+        readings: In canonical units.
+        measurand_of: Measurand of each series.
+        start_us: Start of the bucket of each reading [µs since 1970]; absent: its quarter of an hour.
+    """
+    if not len(readings):
+        return fold(readings.series_id, readings.series_id, readings.series_id, readings.series_id)
+    names, index = np.unique(readings.series_id, return_inverse=True)
+    measurands = [MEASURANDS[measurand_of[series_id]] for series_id in names.tolist()]
+    exponents = np.array([m.quantum_exponent for m in measurands], np.int64)
+    widths = np.array([WIDTHS[m.name] for m in measurands], np.int64)
+    values = quanta(readings.mantissa, readings.exponent, exponents[index])
+    starts = quarters(readings.measured_at_us) if start_us is None else start_us
+    return fold(readings.series_id, starts, values, bins_of(values, widths[index]))
