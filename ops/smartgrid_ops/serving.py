@@ -7,10 +7,8 @@ readiness turns false, then the server goes on as before for the drain delay, th
 """
 
 import asyncio
-import os
-import signal
 import socket
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
@@ -20,11 +18,10 @@ from granian.server.embed import Server
 
 from smartgrid_ops import listener
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+App = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
 
 HEADER_TIMEOUT_MS = 5000
 IN_FLIGHT_S = 30.0
@@ -51,12 +48,13 @@ class Draining:
         self.in_flight = 0
         self.closing = False
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Serve one request."""
 
         async def send_closing(message: Message) -> None:
             if self.closing and message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), _CLOSE]
+                headers = message.get("headers", ())
+                message["headers"] = [*(head for head in headers if head[0] != b"connection"), _CLOSE]
             await send(message)
 
         self.in_flight += 1
@@ -105,25 +103,6 @@ class _Embedded(Server):
         holder: Any = SocketHolder  # its stub lacks the arguments
         self._ssp = None
         self._shd: Any = holder(self._sock.detach(), False, listener.BACKLOG)  # noqa: FBT003 - a TCP socket
-
-
-def stop_event() -> asyncio.Event:
-    """
-    Return an event that the first SIGTERM or SIGINT sets; a second one ends the process at once.
-
-    It must be installed before anything else that looks at signals.
-    """
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def handle() -> None:
-        if stop.is_set():
-            os._exit(1)
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, handle)
-    return stop
 
 
 async def serve(  # noqa: PLR0913 - all by name

@@ -1,0 +1,62 @@
+"""The process that answers requests."""
+
+import socket
+
+import structlog
+
+from smartgrid_http.app import build_app
+from smartgrid_http.policy import Service
+from smartgrid_ops import listener
+from smartgrid_ops.serving import serve
+from smartgrid_ops.settings import PORTS, Settings
+from smartgrid_ops.signals import stop_event
+from smartgrid_ops.starting import database_of, prepared
+from smartgrid_ops.wiring import build_services, watched
+
+log = structlog.get_logger("smartgrid.api")
+
+
+async def serve_service(settings: Settings, service: Service, *, listen_fd: int | None) -> None:
+    """
+    Serve the routes of *service* until a signal.
+
+    Args:
+        settings: All of them.
+        service: ``gateway`` serves everything.
+        listen_fd: A bound socket of the supervisor, which then has us bring the database up to date.
+    """
+    stop = stop_event()
+    supervised = listen_fd is not None
+    sock = _adopted(listen_fd) if listen_fd is not None else listener.bind(settings.host, _port(settings, service))
+    url = database_of(settings, supervised=supervised)
+    if not await prepared(url, stop, migrating=supervised):
+        return
+    async with build_services(settings, url) as services, watched(services.health) as board:
+        board.service = service
+        if service != "gateway":
+            board.services = (service,)
+        app = build_app(services, only=None if service == "gateway" else service)
+        address, port = sock.getsockname()[:2]
+        log.info("serving", service=service, address=address, port=port)
+
+        def leave() -> None:
+            board.draining = True
+
+        await serve(
+            app,
+            sock,
+            stop=stop,
+            drain_delay_s=settings.drain_delay_s,
+            connections=settings.limits.get("connections", 1000),
+            on_stop=leave,
+        )
+
+
+def _adopted(descriptor: int) -> socket.socket:
+    sock = socket.socket(fileno=descriptor)
+    sock.set_inheritable(False)
+    return sock
+
+
+def _port(settings: Settings, service: Service) -> int:
+    return settings.port or PORTS[service]

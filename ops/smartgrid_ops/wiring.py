@@ -1,0 +1,116 @@
+"""The composition root: which adapter stands behind which port."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+
+import structlog
+from msgspec.structs import fields
+
+from smartgrid_adapters.postgres.event_store import PostgresEventStore
+from smartgrid_adapters.postgres.migrate import current_version, expected_version
+from smartgrid_adapters.postgres.pool import Connection, Pool, open_pool, run_safely
+from smartgrid_http.auth import unauthenticated
+from smartgrid_http.health import Check, HealthBoard
+from smartgrid_http.limits import Limits
+from smartgrid_http.principal import Principal
+from smartgrid_http.services import Services
+from smartgrid_ops.settings import Settings
+from smartgrid_ops.system import SystemClock, SystemIds
+
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+log = structlog.get_logger("smartgrid.wiring")
+
+
+@contextlib.asynccontextmanager
+async def build_services(settings: Settings, url: str) -> AsyncGenerator[Services, None]:
+    """
+    Open everything that handlers need, and close it in the reverse order.
+
+    Args:
+        settings: All of them.
+        url: The database.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        pool = await open_pool(url, max_size=POOL_SIZE)
+        stack.push_async_callback(pool.close)
+        store = PostgresEventStore(pool)
+        await store.start()
+        stack.push_async_callback(store.stop)
+        yield Services(
+            clock=SystemClock(),
+            ids=SystemIds(),
+            authenticator=NoTokens(),
+            store=store,
+            health=HealthBoard(needed=checks_of(pool)),
+            limits=limits_of(settings),
+            hosts=hosts_of(settings),
+            log_error=_log_error,
+        )
+
+
+POOL_SIZE = 8
+"""Most connections of one process for queries."""
+
+
+def checks_of(pool: Pool) -> dict[str, Check]:
+    """Return what must hold for a process to be ready: the store answers, at the version of this code."""
+    expected = expected_version()
+
+    async def usable(conn: Connection) -> bool:
+        await conn.execute("SELECT 1")
+        return True
+
+    async def at_version(conn: Connection) -> bool:
+        return await current_version(conn) == expected
+
+    async def store() -> bool:
+        return await run_safely(pool, usable)
+
+    async def migrations() -> bool:
+        return await run_safely(pool, at_version)
+
+    return {"store": store, "migrations": migrations}
+
+
+def limits_of(settings: Settings) -> Limits:
+    """Return the limits of the HTTP front with what the settings change."""
+    known = {field.name for field in fields(Limits)}
+    return Limits(**{name: value for name, value in settings.limits.items() if name in known})
+
+
+def hosts_of(settings: Settings) -> frozenset[str] | None:
+    """Return the names accepted in ``Host``: those given, else this machine's; None for any."""
+    if settings.hosts is not None:
+        return None if "*" in settings.hosts else frozenset(name.lower() for name in settings.hosts)
+    return LOOPBACK_NAMES | {settings.host.lower()}
+
+
+@contextlib.asynccontextmanager
+async def watched(board: HealthBoard) -> AsyncGenerator[HealthBoard, None]:
+    """Have the checks of *board* run beside the requests; the first round is done on entry."""
+    await board.tick()
+    task = asyncio.ensure_future(board.run())
+    try:
+        yield board
+    finally:
+        task.cancel()
+
+
+def _log_error(request_id: str, error: BaseException) -> None:
+    log.error("request failed", request_id=request_id, exc_info=error)
+
+
+class NoTokens:
+    """Authentication of a process that nobody signs in to."""
+
+    def known(self, token: bytes) -> Principal | None:
+        """Know no token."""
+        _ = token
+        return None
+
+    async def verify(self, token: bytes, *, strict: bool) -> Principal:
+        """Refuse every token."""
+        _ = token, strict
+        raise unauthenticated("The token is invalid")
