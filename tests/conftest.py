@@ -20,6 +20,8 @@ from psycopg import sql
 from smartgrid_adapters.postgres.event_store import PostgresEventStore
 from smartgrid_adapters.postgres.migrate import migrate
 from smartgrid_adapters.postgres.pool import Pool, open_pool
+from smartgrid_adapters.postgres.sealing import PostgresDataKeys
+from smartgrid_adapters.sealing import KeySealer
 from smartgrid_ops.embedded_postgres import EmbeddedPostgres
 
 TEMPLATE = "smartgrid_template"
@@ -45,8 +47,13 @@ def postgres_server(unsafe_fast: Mapping[str, str], request: pytest.FixtureReque
         if not (home / "url").exists():
             watched = os.getppid() if worker_input else None
             mine = EmbeddedPostgres(home, settings=unsafe_fast, watched_pid=watched)
-            url = mine.start()
-            _make_template(url)
+            try:
+                url = mine.start()
+                _make_template(url)
+            except BaseException:
+                mine.stop()
+                shutil.rmtree(home)
+                raise
             (home / "url").write_text(url)
         url = (home / "url").read_text()
         (users / str(os.getpid())).touch()
@@ -116,7 +123,7 @@ async def pool(database: str) -> AsyncIterator[Pool]:
 @pytest.fixture
 async def store(pool: Pool) -> AsyncIterator[PostgresEventStore]:
     """Return a started event store on a fresh database; personal fields are sealed with a fixed master key."""
-    store = PostgresEventStore(pool)
+    store = PostgresEventStore(pool, sealer=KeySealer(PostgresDataKeys(pool), b"m" * 32))
     await store.start()
     yield store
     await store.stop()
