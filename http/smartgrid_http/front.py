@@ -43,7 +43,6 @@ DIGITS = re.compile(rb"[0-9]{1,12}\Z")
 CHARSET_UTF8 = re.compile(rb"\s*;\s*charset\s*=\s*\"?utf-8\"?\s*\Z", re.IGNORECASE)
 KEYED_METHODS = frozenset({"POST", "PATCH", "DELETE"})
 STREAMED = (b"text/csv", b"application/x-ndjson")
-CLOSE = (b"connection", b"close")
 
 
 class Front:
@@ -86,7 +85,7 @@ class Front:
             request_id = own.decode("ascii")
         else:
             request_id = f"{self._prefix}-{next(self._numbers):x}"
-        watch = _Sent(send, request_id, drain=self.services.health.draining)
+        watch = _Sent(send, request_id)
         counts = self._other
         in_flight = self.metrics.in_flight
         service = "gateway"
@@ -249,10 +248,10 @@ class Front:
 class _Sent:
     """The way back: adds the headers that every answer has, and sees what went out."""
 
-    __slots__ = ("_drain", "_request_id", "_send", "call", "loop", "started", "status", "streaming")
+    __slots__ = ("_request_id", "_send", "call", "loop", "started", "status", "streaming")
 
-    def __init__(self, send: Send, request_id: str, *, drain: bool) -> None:
-        self._send, self._request_id, self._drain = send, request_id, drain
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send, self._request_id = send, request_id
         self.started = False
         self.streaming = False
         self.status = 0
@@ -260,8 +259,7 @@ class _Sent:
         self.loop: asyncio.AbstractEventLoop | None = None
 
     def _more(self) -> list[tuple[bytes, bytes]]:
-        more = [(b"x-request-id", self._request_id.encode("ascii")), *GUARDING]
-        return [*more, CLOSE] if self._drain else more
+        return [(b"x-request-id", self._request_id.encode("ascii")), *GUARDING]
 
     async def whole(self, answer: Answer) -> None:
         self.status = answer.status

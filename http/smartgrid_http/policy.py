@@ -99,6 +99,7 @@ POLICY: dict[tuple[str, str], Access] = {
     ("POST", "/api/v1/auth/register"): Access(least="optional", service="users", body="auth", strict=True),
     ("POST", "/api/v1/auth/login"): _public("users", "auth"),
     ("GET", "/api/v1/auth/verify"): Access(least="token", service="users"),
+    ("POST", "/api/v1/auth/logout"): Access(least="token", service="users", body="optional"),
     ("GET", "/api/v1/auth/jwks"): _public("users"),
     ("GET", "/api/v1/users/me"): Access(least="token", service="users"),
     ("GET", "/api/v1/users"): Access(least="admin", service="users", strict=True),

@@ -6,6 +6,7 @@ from http import HTTPStatus
 from smartgrid_commands.ports import OutcomeUnknown, StoreUnavailable
 from smartgrid_domain.errors import Conflict, Finding, Forbidden, Invalid, NotFound, Rejected
 from smartgrid_http.answers import ENCODER, Answer, Headers
+from smartgrid_projections.ports import Unavailable
 
 MAX_FINDINGS = 100
 MAX_FINDINGS_OF_A_BATCH = 1000
@@ -93,7 +94,7 @@ def problem_of(error: BaseException) -> Problem | None:
         case Rejected():
             status = CODES.get(error.code) or next((status for kind, status in KINDS if isinstance(error, kind)), 400)
             return Problem(status, error.code, str(error), findings=error.findings, extra=error.extra)
-        case StoreUnavailable():
+        case StoreUnavailable() | Unavailable():
             return unavailable()
         case OutcomeUnknown():
             detail = "The commit was sent and no answer came; repeat the request with the same Idempotency-Key"

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from smartgrid_commands.identity import Identity
 from smartgrid_commands.ports import Clock, EventStore, Ids
 from smartgrid_http.auth import Authenticator
 from smartgrid_http.health import HealthBoard
@@ -11,6 +12,8 @@ from smartgrid_http.limits import DEFAULT_LIMITS, Limits
 from smartgrid_http.metrics import Source
 from smartgrid_http.pages import Cursors
 from smartgrid_projections.queries.readings import Register
+from smartgrid_projections.queries.standing import Waiting
+from smartgrid_projections.queries.users import Users
 
 T = TypeVar("T")
 
@@ -27,6 +30,9 @@ class Services:
         store: The event store.
         register: Raw readings.
         cursors: Signed places in lists.
+        identity: Accounts and sessions.
+        users: Accounts as lists show them.
+        waiting: Waits until projections come far enough.
         health: What the probes answer.
         limits: How much a client may send.
         hosts: Names that the ``Host`` header may have, without port; None for any.
@@ -40,6 +46,9 @@ class Services:
     store: EventStore | None = None
     register: Register | None = None
     cursors: Cursors | None = None
+    identity: Identity | None = None
+    users: Users | None = None
+    waiting: Waiting | None = None
     health: HealthBoard = field(default_factory=HealthBoard)
     limits: Limits = DEFAULT_LIMITS
     hosts: frozenset[str] | None = None
