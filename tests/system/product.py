@@ -113,6 +113,13 @@ class Product:
         pids: dict[str, Any] = json.loads((self.home / "run" / "pids.json").read_text())
         return pids
 
+    def pids_of(self, kind: str) -> list[int]:
+        """Return the processes of ``api``, ``worker`` or ``postgres``; none while it is down."""
+        found: object = self.pids().get(kind)
+        if isinstance(found, int):
+            return [found]
+        return [pid for pid in found if isinstance(pid, int)] if isinstance(found, list) else []
+
     def request(
         self,
         method: str,
@@ -170,7 +177,17 @@ class Product:
 
     def import_file(self, file: Path, mapping: Path, *more: str) -> dict[str, Any]:
         """Import *file* and return the summary."""
-        options: list[str | Path] = ["--mapping", mapping, "--url", self.url, "--username", NAME, "--output", "json", *more]
+        options: list[str | Path] = [
+            "--mapping",
+            mapping,
+            "--url",
+            self.url,
+            "--username",
+            NAME,
+            "--output",
+            "json",
+            *more,
+        ]
         done = self.run("import", file, *options)
         assert done.returncode in {0, 1}, done.stderr
         summary: dict[str, Any] = json.loads(done.stdout)
