@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlencode
 
+import msgspec
 import psycopg
 from psycopg.rows import TupleRow
 
@@ -109,16 +110,15 @@ class Product:
             except subprocess.TimeoutExpired:
                 self._process.kill()
 
-    def pids(self) -> dict[str, Any]:
-        pids: dict[str, Any] = json.loads((self.home / "run" / "pids.json").read_text())
-        return pids
+    def pids(self) -> dict[str, int | list[int] | None]:
+        return msgspec.json.decode(
+            (self.home / "run" / "pids.json").read_bytes(), type=dict[str, int | list[int] | None]
+        )
 
     def pids_of(self, kind: str) -> list[int]:
         """Return the processes of ``api``, ``worker`` or ``postgres``; none while it is down."""
-        found: object = self.pids().get(kind)
-        if isinstance(found, int):
-            return [found]
-        return [pid for pid in found if isinstance(pid, int)] if isinstance(found, list) else []
+        found = self.pids().get(kind)
+        return [found] if isinstance(found, int) else found or []
 
     def request(
         self,
