@@ -1,5 +1,6 @@
 """Settings of meters, and what technicians did to them."""
 
+from collections.abc import Container
 from uuid import UUID
 
 from msgspec import Struct
@@ -47,7 +48,7 @@ async def configure_meter(  # noqa: PLR0913  # each is a separate decision of th
     sealer: Sealer | None,
     metadata: Metadata,
     commit_id: UUID,
-    expected_version: int | None = None,
+    expected_versions: Container[int] | None = None,
 ) -> Outcome[MeterEvent, Meter]:
     """Change settings of a meter; arguments and errors are those of :func:`~smartgrid_commands.pipeline.execute`."""
     return await execute(
@@ -58,7 +59,7 @@ async def configure_meter(  # noqa: PLR0913  # each is a separate decision of th
         metadata=metadata,
         commit_id=commit_id,
         sealer=sealer,
-        expected_version=expected_version,
+        expected_versions=expected_versions,
     )
 
 

@@ -1,6 +1,6 @@
 """Load, decide, append: once for all commands of deciders."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import reduce
 from typing import Generic, TypeVar, cast
 from uuid import UUID
@@ -56,7 +56,7 @@ async def execute(  # noqa: PLR0913  # each is a separate decision of the caller
     metadata: Metadata,
     commit_id: UUID,
     sealer: Sealer | None = None,
-    expected_version: int | None = None,
+    expected_versions: Container[int] | None = None,
     effects: Callable[[tuple[E, ...]], Sequence[Effect]] | None = None,
 ) -> Outcome[E, S]:
     """
@@ -70,11 +70,11 @@ async def execute(  # noqa: PLR0913  # each is a separate decision of the caller
         metadata: Who and what caused it.
         commit_id: A repeat with the same one is answered with the first result.
         sealer: Opens the personal fields that the decision looks at.
-        expected_version: Version of the stream that the caller has seen, when that matters.
+        expected_versions: Versions of the stream, one of which the caller has seen, when that matters.
         effects: Rows to write in the same transaction as the events.
 
     Raises:
-        Rejected: The decision, or ``version_conflict``, or ``etag_mismatch`` against *expected_version*.
+        Rejected: The decision, or ``version_conflict``, or ``etag_mismatch`` against *expected_versions*.
         EffectRefused: A row of *effects* was refused; nothing was stored.
         StoreUnavailable: Nothing was stored.
         OutcomeUnknown: Repeat it.
@@ -84,9 +84,9 @@ async def execute(  # noqa: PLR0913  # each is a separate decision of the caller
         # A stream is written through its decider only, so its events are E.
         history = cast("Sequence[Recorded[E]]", await store.read_stream(decider.log, stream))
         state = reduce(decider.evolve, [await opened(recorded, sealer) for recorded in history], decider.initial())
-        if history and expected_version is not None and expected_version != len(history):
-            raise Conflict("etag_mismatch", f"It is at version {len(history)} by now; read it again")
         events = decider.decide(state, command)
+        if expected_versions is not None and len(history) not in expected_versions:
+            raise Conflict("etag_mismatch", f"It is at version {len(history)} by now; read it again")
         if not events:
             return Outcome(state=state, history=history, events=(), appended=None)
         write = StreamWrite(stream=stream, events=events, expected_version=len(history), metadata=metadata)

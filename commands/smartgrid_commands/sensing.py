@@ -1,5 +1,6 @@
 """Settings of sensors."""
 
+from collections.abc import Container
 from uuid import UUID
 
 from smartgrid_commands.pipeline import Outcome, execute
@@ -14,7 +15,7 @@ async def configure_sensor(
     *,
     metadata: Metadata,
     commit_id: UUID,
-    expected_version: int | None = None,
+    expected_versions: Container[int] | None = None,
 ) -> Outcome[SensorEvent, Sensor]:
     """Change settings of a sensor; arguments and errors are those of :func:`~smartgrid_commands.pipeline.execute`."""
     return await execute(
@@ -24,5 +25,5 @@ async def configure_sensor(
         command,
         metadata=metadata,
         commit_id=commit_id,
-        expected_version=expected_version,
+        expected_versions=expected_versions,
     )

@@ -90,7 +90,7 @@ def shown(row: Row) -> tuple[object, ...]:
     return (order, row.event_id, row.superseded, row.corrects, row.retracted)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     sequence=st.lists(facts, max_size=12),
     back=st.integers(0, 8),
