@@ -1,3 +1,4 @@
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
@@ -23,7 +24,7 @@ def folded(recorder: Recorder, cuts: Sequence[int]) -> Rows:
 
     async def scenario() -> None:
         bounds = sorted({0, len(events), *(cut % (len(events) + 1) for cut in cuts)})
-        for start, end in zip(bounds, bounds[1:], strict=False):
+        for start, end in itertools.pairwise(bounds):
             await project(events[start:end], tables)
 
     anyio.run(scenario)

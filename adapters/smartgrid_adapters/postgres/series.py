@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from psycopg import sql
 
 from smartgrid_adapters.postgres.pool import Connection
 from smartgrid_projections.register import Key, Readings, SeriesName, Subject
@@ -31,13 +32,14 @@ _CURRENT = """
         SELECT FROM reading_retractions t WHERE t.event_id = c.event_id AND t.position <= %(position)s
     )
 """
-# The server packs the rows into one value: PostgreSQL's binary forms, which numpy reads as they are.
+PACKED_ROW = (
+    "int4send(c.series_id) || timestamptz_send(c.measured_at) || int8send(c.seq) || int8send(c.mantissa) "
+    "|| int2send(c.exponent) || int2send(c.quality)"
+)
+"""A reading as bytes: the server packs rows into one value of PostgreSQL's binary forms, which numpy reads as it is."""
+
 _STRETCH = """
-    SELECT string_agg(
-        int4send(c.series_id) || timestamptz_send(c.measured_at) || int8send(c.seq) || int8send(c.mantissa)
-            || int2send(c.exponent) || int2send(c.quality),
-        ''::bytea ORDER BY c.series_id, c.measured_at, c.seq
-    )
+    SELECT string_agg({packed}, ''::bytea ORDER BY c.series_id, c.measured_at, c.seq)
     FROM unnest(%(series)s::int[], %(start)s::bigint[], %(end)s::bigint[]) AS w(series_id, start_us, end_us)
     CROSS JOIN LATERAL (
         SELECT DISTINCT ON (r.measured_at, r.seq)
@@ -98,7 +100,7 @@ class PostgresSeries:
 
     async def stretches(self, stretches: Sequence[tuple[int, int, int]], position: int) -> Readings:
         cursor = await self._connection.execute(
-            _STRETCH,
+            sql.SQL(_STRETCH).format(packed=sql.SQL(PACKED_ROW)),
             {
                 "series": [series_id for series_id, _, _ in stretches],
                 "start": [start for _, start, _ in stretches],
@@ -111,7 +113,7 @@ class PostgresSeries:
 
 
 def readings_of(packed: bytes | None) -> Readings:
-    """Return the rows of :data:`_STRETCH`."""
+    """Return rows that are packed as :data:`PACKED_ROW`."""
     rows = np.frombuffer(packed or b"", _PACKED)
     return Readings(
         series_id=_native(rows["series"]),

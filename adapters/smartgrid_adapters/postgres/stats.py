@@ -1,0 +1,140 @@
+"""What statistics read of rollups and register, in one round trip and one snapshot."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from psycopg import sql
+
+from smartgrid_adapters.postgres.pool import Connection, Pool, run_safely
+from smartgrid_adapters.postgres.rollups import rollup_tables, rollups_of
+from smartgrid_adapters.postgres.series import PACKED_ROW, readings_of
+from smartgrid_commands.ports import StoreUnavailable
+from smartgrid_projections.ports import Unavailable
+from smartgrid_projections.queries.stats import READINGS_LEVEL, Snapshot, Wanted
+from smartgrid_projections.register import SeriesName
+
+_POSITION = """
+    SELECT c.position FROM projection_checkpoints c
+    WHERE c.name = 'aggregates' AND c.version = %(version)s AND c.log = 'telemetry'
+"""
+_SERIES = """
+    SELECT s.series_id, s.subject_id, s.measurand, s.phase, t.expected_interval_s
+    FROM series s LEFT JOIN {sensors} t ON t.sensor_id = s.subject_id
+    WHERE {chosen}
+"""
+# OFFSET 0 keeps each span of each series a range of the primary key, whatever the planner believes of their number.
+_ROLLUPS = """
+    SELECT s.series_id, (extract(epoch FROM r.bucket_start) * 1000000)::bigint, r.n, r.s, r.q, r.low, r.high,
+           r.histogram
+    FROM series s
+    CROSS JOIN unnest(%(levels)s::smallint[], %(starts)s::bigint[], %(ends)s::bigint[]) AS w(level, start_us, end_us)
+    CROSS JOIN LATERAL (
+        SELECT * FROM {rollups} o
+        WHERE o.series_id = s.series_id AND o.level = w.level
+            AND o.bucket_start >= 'epoch'::timestamptz + w.start_us * interval '1 microsecond'
+            AND o.bucket_start < 'epoch'::timestamptz + w.end_us * interval '1 microsecond'
+        OFFSET 0
+    ) r
+    WHERE {chosen} AND r.n > 0
+"""
+_READINGS = """
+    SELECT string_agg({packed}, ''::bytea)
+    FROM series s
+    CROSS JOIN unnest(%(starts)s::bigint[], %(ends)s::bigint[]) AS w(start_us, end_us)
+    CROSS JOIN LATERAL (
+        SELECT DISTINCT ON (r.measured_at, r.seq)
+            r.series_id, r.measured_at, r.seq, r.mantissa, r.exponent, r.quality, r.event_id
+        FROM reading_register r
+        WHERE r.series_id = s.series_id
+            AND r.measured_at >= 'epoch'::timestamptz + w.start_us * interval '1 microsecond'
+            AND r.measured_at < 'epoch'::timestamptz + w.end_us * interval '1 microsecond'
+            AND r.position <= ({position})
+        ORDER BY r.measured_at, r.seq, r.revision DESC
+    ) c
+    WHERE {chosen} AND NOT EXISTS (
+        SELECT FROM reading_retractions t WHERE t.event_id = c.event_id AND t.position <= ({position})
+    )
+"""
+_FILTERS = {
+    "sensor_id": sql.SQL("s.subject_id = %(sensor_id)s"),
+    "measurand": sql.SQL("s.measurand = %(measurand)s"),
+    "phase": sql.SQL("s.phase = %(phase)s"),
+}
+
+
+class PostgresStats:
+    """The aggregates in PostgreSQL."""
+
+    def __init__(self, pool: Pool, version: int = 1) -> None:
+        self._pool = pool
+        self._version = version
+
+    async def read(self, wanted: Wanted) -> Snapshot:
+        filters: dict[str, Any] = {name: value for name in _FILTERS if (value := getattr(wanted, name)) is not None} | {
+            "version": self._version
+        }
+        chosen = sql.SQL(" AND ").join(
+            [sql.SQL("s.subject = 'sensor'"), *(_FILTERS[name] for name in _FILTERS if name in filters)]
+        )
+        names = {
+            **rollup_tables(self._version),
+            "chosen": chosen,
+            "packed": sql.SQL(PACKED_ROW),
+            "position": sql.SQL(_POSITION),
+        }
+        coarse = [span for span in wanted.spans if span.level != READINGS_LEVEL]
+        fine = [span for span in wanted.spans if span.level == READINGS_LEVEL]
+
+        async def unit(connection: Connection) -> Snapshot:
+            cursors = [connection.cursor(binary=True) for _ in range(4)]
+            position, series, rollups, readings = cursors
+            # One snapshot for all of them: rows and position belong together.
+            async with connection.pipeline():
+                await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                await position.execute(_POSITION, filters)
+                await series.execute(sql.SQL(_SERIES).format(**names), filters)
+                await rollups.execute(
+                    sql.SQL(_ROLLUPS).format(**names),
+                    {
+                        **filters,
+                        "levels": [span.level for span in coarse],
+                        "starts": [span.start_us for span in coarse],
+                        "ends": [span.end_us for span in coarse],
+                    },
+                )
+                if fine:
+                    await readings.execute(
+                        sql.SQL(_READINGS).format(**names),
+                        {**filters, "starts": [s.start_us for s in fine], "ends": [s.end_us for s in fine]},
+                    )
+                await connection.execute("COMMIT")
+            at = await position.fetchone()
+            packed = await readings.fetchone() if fine else None
+            return _snapshot(
+                0 if at is None else at[0],
+                await series.fetchall(),
+                await rollups.fetchall(),
+                None if packed is None else packed[0],
+            )
+
+        try:
+            return await run_safely(self._pool, unit)
+        except StoreUnavailable as error:
+            raise Unavailable(str(error)) from error
+
+
+def _snapshot(
+    position: int, series: Sequence[Sequence[Any]], rollups: Sequence[Sequence[Any]], packed: bytes | None
+) -> Snapshot:
+    return Snapshot(
+        position=position,
+        series={row[0]: SeriesName(row[1], row[2], row[3]) for row in series},
+        intervals={row[1]: row[4] for row in series if row[4] is not None},
+        rollups=rollups_of(
+            np.array([row[0] for row in rollups], np.int64),
+            np.array([row[1] for row in rollups], np.int64),
+            [row[2:] for row in rollups],
+        ),
+        readings=readings_of(packed),
+    )

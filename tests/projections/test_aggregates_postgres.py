@@ -1,0 +1,97 @@
+"""The same fold over PostgreSQL."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import psycopg
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.projections.facts import Recorder, arrivals, chains
+from tests.projections.stored import store, stored_rollups
+from tests.projections.test_aggregates import oracle, recorded
+from tests.projections.test_stats import queries, source_of
+
+from smartgrid_adapters.postgres.checkpoints import PostgresCheckpoints
+from smartgrid_adapters.postgres.pool import conninfo_of, open_pool
+from smartgrid_adapters.postgres.rollups import PostgresRollups
+from smartgrid_adapters.postgres.stats import PostgresStats
+from smartgrid_projections.ports import Claim, Move, Unavailable
+from smartgrid_projections.queries.stats import stats
+from smartgrid_projections.read_models.aggregates import AGGREGATES, RollupTables
+from smartgrid_projections.runtime.runner import Pace, Runner
+
+SLOW = settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+
+
+def checkpoints_on(database: str) -> PostgresCheckpoints[RollupTables]:
+    async def connect() -> psycopg.AsyncConnection:
+        return await psycopg.AsyncConnection.connect(conninfo_of(database), autocommit=True)
+
+    return PostgresCheckpoints(connect, name="aggregates", version=1, owner="test", tables=PostgresRollups)
+
+
+async def caught_up(recorder: Recorder, checkpoints: PostgresCheckpoints[RollupTables], batch_events: int) -> None:
+    runner = Runner(AGGREGATES, recorder.log, checkpoints, Pace(batch_events=batch_events))
+    while runner.positions.get("telemetry") != len(recorder.log.events["telemetry"]):
+        try:
+            await runner.step()
+        except Unavailable:
+            runner = Runner(AGGREGATES, recorder.log, checkpoints, Pace(batch_events=batch_events))
+    await checkpoints.close()
+
+
+@SLOW
+@given(data=st.data())
+def test_rows_and_answers_are_those_of_memory_and_oracle(database: str, data: st.DataObject) -> None:
+    of = data.draw(chains())
+    recorder = recorded(data.draw(arrivals(of)))
+    query = data.draw(queries())
+    batch_events = data.draw(st.integers(1, 5))
+    twin = source_of(recorder)
+
+    async def scenario() -> None:
+        await store(database, recorder)
+        await caught_up(recorder, checkpoints_on(database), batch_events)
+        pool = await open_pool(database)
+        try:
+            assert await stats(PostgresStats(pool), query) == await stats(twin, query)
+        finally:
+            await pool.close()
+        assert await stored_rollups(database) == oracle(of)
+
+    asyncio.run(scenario())
+
+
+class Dying(PostgresCheckpoints[RollupTables]):
+    """Loses its connection between the rows and the commit, every other time."""
+
+    turns = 0
+
+    @asynccontextmanager
+    async def step(self, claim: Claim, move: Move) -> AsyncIterator[RollupTables]:
+        async with super().step(claim, move) as tables:
+            yield tables
+            self.turns += 1
+            if self.turns % 2:
+                raise psycopg.OperationalError("the server closed the connection unexpectedly")
+
+
+@SLOW
+@given(data=st.data())
+def test_a_batch_that_dies_before_its_commit_counts_once(database: str, data: st.DataObject) -> None:
+    of = data.draw(chains())
+    recorder = recorded(data.draw(arrivals(of)))
+
+    async def scenario() -> None:
+        await store(database, recorder)
+        connect = checkpoints_on(database)._connect  # noqa: SLF001  # the same connection, another adapter
+        dying = Dying(connect, name="aggregates", version=1, owner="test", tables=PostgresRollups)
+        await caught_up(recorder, dying, 2)
+
+        assert dying.turns >= 2
+        assert await stored_rollups(database) == oracle(of)
+
+    asyncio.run(scenario())
