@@ -223,3 +223,13 @@ def test_a_mapping_that_cannot_be_is_named(tmp_path: Path, text: str, said: str)
 
     with pytest.raises(BadMapping, match=said):
         load_mapping(path)
+
+
+def test_the_mapping_in_the_documents_is_one() -> None:
+    text = (MAPPINGS.parents[1] / "docs" / "operations" / "importing.md").read_text()
+    block = text.partition("```toml\n")[2].partition("```")[0]
+
+    mapping = mapped(block)
+
+    assert mapping.meters[0].accumulate is not None
+    assert mapping.sensors[0].phase == "L1"
