@@ -1,9 +1,11 @@
 """The process that answers requests."""
 
 import socket
+from pathlib import Path
 
 import structlog
 
+from smartgrid_commands.identity import Identity
 from smartgrid_http.app import build_app
 from smartgrid_http.policy import Service
 from smartgrid_ops import listener
@@ -16,7 +18,9 @@ from smartgrid_ops.wiring import build_services, watched
 log = structlog.get_logger("smartgrid.api")
 
 
-async def serve_service(settings: Settings, service: Service, *, listen_fd: int | None) -> None:
+async def serve_service(
+    settings: Settings, service: Service, *, listen_fd: int | None = None, restarted: bool = False
+) -> None:
     """
     Serve the routes of *service* until a signal.
 
@@ -24,8 +28,11 @@ async def serve_service(settings: Settings, service: Service, *, listen_fd: int 
         settings: All of them.
         service: ``gateway`` serves everything.
         listen_fd: A bound socket of the supervisor, which then has us bring the database up to date.
+        restarted: Whether the supervisor started us before: what was handed out then stays good.
     """
     stop = stop_event()
+    file = settings.home / "bootstrap-code"
+    renew = not restarted or not file.exists()
     supervised = listen_fd is not None
     sock = _adopted(listen_fd) if listen_fd is not None else listener.bind(settings.host, _port(settings, service))
     url = database_of(settings, supervised=supervised)
@@ -35,6 +42,8 @@ async def serve_service(settings: Settings, service: Service, *, listen_fd: int 
         board.service = service
         if service != "gateway":
             board.services = (service,)
+        if supervised and services.identity is not None:
+            await _offer_bootstrap(services.identity, file, renew=renew)
         app = build_app(services, only=None if service == "gateway" else service)
         address, port = sock.getsockname()[:2]
         log.info("serving", service=service, address=address, port=port)
@@ -50,6 +59,12 @@ async def serve_service(settings: Settings, service: Service, *, listen_fd: int 
             connections=settings.limits.get("connections", 1000),
             on_stop=leave,
         )
+
+
+async def _offer_bootstrap(identity: Identity, file: Path, *, renew: bool) -> None:
+    """While there is no admin, let the owner of the home become one."""
+    if renew and await identity.issue_bootstrap_code():
+        log.info("no admin yet: POST /api/v1/auth/bootstrap takes the code in this file", path=str(file))
 
 
 def _adopted(descriptor: int) -> socket.socket:

@@ -67,8 +67,9 @@ class Child:
 
     def start(self, pass_fds: Sequence[int], environ: dict[str, str]) -> subprocess.Popen[bytes]:
         """Start it in a session of its own: Ctrl-C in the terminal is for the supervisor alone."""
+        again = ["--restarted"] if self._started and self.name == "api" else []
         self.process = subprocess.Popen(  # noqa: S603 - our own interpreter, our own arguments
-            [sys.executable, "-P", "-m", "smartgrid_ops.cli", *self.command],
+            [sys.executable, "-P", "-m", "smartgrid_ops.cli", *self.command, *again],
             stdin=subprocess.DEVNULL,
             pass_fds=tuple(pass_fds),
             env=environ,

@@ -2,21 +2,37 @@
 
 import asyncio
 import contextlib
+import hmac
 from collections.abc import AsyncGenerator
+from datetime import timedelta
 
 import structlog
 from msgspec.structs import fields
 
+from smartgrid_adapters.passwords import Argon2Passwords
+from smartgrid_adapters.postgres.accounts import PostgresAccounts
+from smartgrid_adapters.postgres.checkpoints import PostgresStandings
 from smartgrid_adapters.postgres.event_store import PostgresEventStore
 from smartgrid_adapters.postgres.migrate import current_version, expected_version
 from smartgrid_adapters.postgres.pool import Connection, Pool, open_pool, run_safely
+from smartgrid_adapters.postgres.queries.readings import PostgresRegister
+from smartgrid_adapters.postgres.queries.users import PostgresUsers
+from smartgrid_adapters.postgres.sealing import PostgresDataKeys
+from smartgrid_adapters.sealing import KeySealer, master_key
+from smartgrid_adapters.tokens import BootstrapFile, JwtAccessTokens, load_keys
+from smartgrid_commands.identity import Identity
+from smartgrid_commands.profiles import IdentitySettings
 from smartgrid_http.auth import unauthenticated
+from smartgrid_http.authentication import TokenAuthenticator
 from smartgrid_http.health import Check, HealthBoard
 from smartgrid_http.limits import Limits
+from smartgrid_http.pages import Cursors
 from smartgrid_http.principal import Principal
 from smartgrid_http.services import Services
+from smartgrid_ops.secrets_files import ensure_secret
 from smartgrid_ops.settings import Settings
 from smartgrid_ops.system import SystemClock, SystemIds
+from smartgrid_projections.queries.standing import Waiting
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
@@ -31,23 +47,61 @@ async def build_services(settings: Settings, url: str) -> AsyncGenerator[Service
     Args:
         settings: All of them.
         url: The database.
+
+    Raises:
+        FileNotFoundError: A key that must be given is not there.
+        ValueError: A key file holds something else.
     """
     async with contextlib.AsyncExitStack() as stack:
+        clock, ids = SystemClock(), SystemIds()
+        master = master_key_of(settings)
         pool = await open_pool(url, max_size=POOL_SIZE)
         stack.push_async_callback(pool.close)
-        store = PostgresEventStore(pool)
+        sealer = KeySealer(PostgresDataKeys(pool), master)
+        store = PostgresEventStore(pool, sealer=sealer)
         await store.start()
         stack.push_async_callback(store.stop)
-        yield Services(
-            clock=SystemClock(),
-            ids=SystemIds(),
-            authenticator=NoTokens(),
+        passwords = Argon2Passwords(pepper_of(settings))
+        stack.callback(passwords.close)
+        identity = Identity(
             store=store,
+            accounts=PostgresAccounts(pool),
+            sealer=sealer,
+            passwords=passwords,
+            tokens=JwtAccessTokens(load_keys(settings.jwt_keys or settings.keys, make=settings.jwt_keys is None)),
+            clock=clock,
+            ids=ids,
+            code_file=BootstrapFile(settings.home / "bootstrap-code"),
+            settings=IdentitySettings(
+                bootstrap_ttl=timedelta(seconds=settings.bootstrap_ttl_s),
+                open_registration=settings.registration == "open",
+            ),
+        )
+        yield Services(
+            clock=clock,
+            ids=ids,
+            authenticator=TokenAuthenticator(identity.tokens, identity.session, clock),
+            store=store,
+            register=PostgresRegister(pool),
+            cursors=Cursors(hmac.digest(master, b"cursors", "sha256"), clock.now),
+            identity=identity,
+            users=PostgresUsers(pool, sealer),
+            waiting=Waiting(PostgresStandings(pool)),
             health=HealthBoard(needed=checks_of(pool)),
             limits=limits_of(settings),
             hosts=hosts_of(settings),
             log_error=_log_error,
         )
+
+
+def master_key_of(settings: Settings) -> bytes:
+    """Return the key that wraps the data keys; made at the first start where none is given."""
+    return master_key(settings.master_key or ensure_secret(settings.keys / "master-key"))
+
+
+def pepper_of(settings: Settings) -> bytes:
+    """Return what passwords are peppered with; made at the first start where none is given."""
+    return (settings.pepper or ensure_secret(settings.keys / "pepper")).read_bytes()
 
 
 POOL_SIZE = 8

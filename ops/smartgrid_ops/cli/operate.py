@@ -60,7 +60,19 @@ def openapi() -> None:
 
 @users.command("bootstrap-code")
 def bootstrap_code() -> None:
-    """Write another one-time code for the first admin, and say where it is."""
+    """Write another one-time code for the first admin, and say where it is; ends with 1 when there is an admin."""
+    settings = settings_of()
+    from smartgrid_ops.wiring import build_services  # noqa: PLC0415
+
+    async def issue(url: str) -> bool:
+        async with build_services(settings, url) as services:
+            return services.identity is not None and await services.identity.issue_bootstrap_code()
+
+    with exit_codes(), _database(settings) as url:
+        if not asyncio.run(issue(url)):
+            typer.echo("smartgrid: there is an admin already", err=True)
+            raise typer.Exit(CRASH)
+    typer.echo(f"The code is in {settings.home / 'bootstrap-code'}")
 
 
 @contextlib.contextmanager

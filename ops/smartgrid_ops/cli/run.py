@@ -13,6 +13,7 @@ from smartgrid_ops.cli.common import exit_codes, settings_of
 
 ListenFd = Annotated[int | None, typer.Option(hidden=True)]
 LifelineFd = Annotated[int | None, typer.Option(hidden=True)]
+Restarted = Annotated[bool, typer.Option("--restarted", hidden=True)]
 
 
 class ServiceName(StrEnum):
@@ -45,7 +46,13 @@ def up() -> None:
     raise typer.Exit(Supervisor(settings).run())
 
 
-def serve(service: ServiceName, listen_fd: ListenFd = None, lifeline_fd: LifelineFd = None) -> None:
+def serve(
+    service: ServiceName,
+    listen_fd: ListenFd = None,
+    lifeline_fd: LifelineFd = None,
+    *,
+    restarted: Restarted = False,
+) -> None:
     """Serve one service on its own port; gateway serves them all."""
     settings = settings_of()
     _born(lifeline_fd)
@@ -53,7 +60,7 @@ def serve(service: ServiceName, listen_fd: ListenFd = None, lifeline_fd: Lifelin
         logs.configure("api" if listen_fd is not None else service.value, settings.logs)
         from smartgrid_ops.api_process import serve_service  # noqa: PLC0415 - see up
 
-        _run(serve_service(settings, service.value, listen_fd=listen_fd))
+        _run(serve_service(settings, service.value, listen_fd=listen_fd, restarted=restarted))
 
 
 def worker(names: Annotated[list[str] | None, typer.Argument()] = None, lifeline_fd: LifelineFd = None) -> None:
