@@ -109,7 +109,7 @@ class PostgresAccounts:
         row = await self._row(
             "INSERT INTO bootstrap_code (code_hash, expires_at, wrong)"
             " SELECT %s, %s, %s WHERE NOT EXISTS (SELECT FROM first_admin)"
-            " ON CONFLICT (only) DO UPDATE SET code_hash = excluded.code_hash, expires_at = excluded.expires_at,"
+            " ON CONFLICT (single) DO UPDATE SET code_hash = excluded.code_hash, expires_at = excluded.expires_at,"
             " wrong = excluded.wrong RETURNING true",
             code.code_hash,
             code.expires_at,
