@@ -20,10 +20,12 @@ class DecisionFiled(Effect, frozen=True, kw_only=True):
     Attributes:
         event_id: Its id.
         meter_id: Its meter.
+        commit_id: Its commit, which tells the position.
     """
 
     event_id: UUID
     meter_id: str
+    commit_id: UUID
 
 
 class Decided(Struct, frozen=True, kw_only=True):
@@ -82,7 +84,7 @@ async def decide_on_meter(
         command,
         metadata=metadata,
         commit_id=commit_id,
-        effects=lambda _: [DecisionFiled(event_id=event_id, meter_id=command.meter_id)],
+        effects=lambda _: [DecisionFiled(event_id=event_id, meter_id=command.meter_id, commit_id=commit_id)],
     )
     if outcome.appended is not None:
         return Decided(event_id=event_id, position=outcome.appended.first_position, duplicate=False)

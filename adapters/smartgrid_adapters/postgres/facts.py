@@ -31,7 +31,10 @@ WHERE r.event_id = %(event_id)s AND c.commit_id = %(commit_id)s
             AND n.seq = r.seq AND n.revision > r.revision
     )
 """
-FILE_DECISION = "INSERT INTO meter_decisions (event_id, meter_id) VALUES (%(event_id)s, %(meter_id)s)"
+FILE_DECISION = """
+INSERT INTO meter_decisions (event_id, meter_id, position)
+SELECT %(event_id)s, %(meter_id)s, c.last_position FROM telemetry_commits c WHERE c.commit_id = %(commit_id)s
+"""
 
 
 def file_retraction(effect: RetractionFiled) -> tuple[str, Mapping[str, object]]:
@@ -42,7 +45,8 @@ def file_retraction(effect: RetractionFiled) -> tuple[str, Mapping[str, object]]
 
 def file_decision(effect: DecisionFiled) -> tuple[str, Mapping[str, object]]:
     """Return the statement that carries *effect* out."""
-    return FILE_DECISION, {"event_id": effect.event_id, "meter_id": effect.meter_id}
+    values = {"event_id": effect.event_id, "meter_id": effect.meter_id, "commit_id": effect.commit_id}
+    return FILE_DECISION, values
 
 
 class PostgresFacts:
