@@ -238,10 +238,8 @@ class Front:
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
-        checks = asyncio.get_running_loop().create_task(self.services.health.run())
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        checks.cancel()
         await send({"type": "lifespan.shutdown.complete"})
 
 
