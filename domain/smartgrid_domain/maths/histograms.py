@@ -70,6 +70,9 @@ def bins_of(values: NDArray[Any], widths: int | NDArray[np.integer[Any]]) -> Int
     Returns:
         int64 in the same order. Greater values never have a lesser bin.
 
+    Raises:
+        OverflowError: A linear bin needs more than 64 bits; no physically possible value does.
+
     Example:
         >>> bins_of(np.array([229999, 230000, -1]), 100), bins_of(np.array([0, 99, 3031, 3090, -3031]), 0)
         (array([2299, 2300,   -1]), array([   0,   99,  285,  285, -285]))
@@ -293,9 +296,11 @@ def decoded(each: Sequence[bytes]) -> Histograms:
     starts = np.concatenate((np.zeros(1, np.int64), ends[:-1]))
     marks = np.searchsorted(ends, cuts, side="right")
     whole = np.concatenate((np.zeros(1, np.int64), ends))[marks] == cuts
-    if not whole.all() or np.any(marks & 1) or int((ends - starts).max()) > 10:  # noqa: PLR2004  # 64 bits in sevens
+    lengths, lasts = ends - starts, data[ends - 1]
+    loose = (lasts == 0) & (lengths > 1) | (lengths > 9) & (lasts > 1) | (lengths > 10)  # noqa: PLR2004  # 64 bits in sevens
+    if not whole.all() or np.any(marks & 1) or loose.any():
         raise ValueError("a histogram is damaged")
-    shifts = (np.arange(len(data)) - np.repeat(starts, ends - starts)).astype(np.uint64) * np.uint64(7)
+    shifts = (np.arange(len(data)) - np.repeat(starts, lengths)).astype(np.uint64) * np.uint64(7)
     values = np.add.reduceat((data & np.uint8(_LAST - 1)).astype(np.uint64) << shifts, starts)
     offsets = (marks // 2).astype(np.int64)
     gaps, counts = values[0::2].astype(np.int64), values[1::2].astype(np.int64)
