@@ -90,7 +90,7 @@ def instant(at_us: int, zone: ZoneInfo) -> datetime:
         >>> instant(1774738800000000, zone_of("Europe/Tirane")).isoformat()
         '2026-03-29T00:00:00+01:00'
     """
-    return (_EPOCH + timedelta(microseconds=at_us)).astimezone(zone)
+    return (_EPOCH + timedelta(microseconds=int(at_us))).astimezone(zone)
 
 
 def bounds(first_us: int, last_us: int, interval: Interval, zone: ZoneInfo) -> Ints:
