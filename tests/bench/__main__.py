@@ -9,6 +9,7 @@ from pathlib import Path
 from tests.bench import report
 from tests.bench.database import server
 from tests.bench.harness import Figure, Row
+from tests.bench.product_rows import batches, single_posts, start_and_memory, visible
 from tests.bench.store import append_at_size, append_by_copy, append_by_stock, grouped, many_callers
 
 ROWS: dict[str, Row] = {
@@ -17,12 +18,16 @@ ROWS: dict[str, Row] = {
     "3": grouped,
     "4": many_callers,
     "5": append_at_size,
+    "6": single_posts,
+    "8": batches,
+    "14": visible,
+    "19": start_and_memory,
 }
 SLOW = {"5"}
 
 
 def main() -> int:
-    """Run the figures that are asked for; all but the slow ones if none is."""
+    """Run the figures that are asked for; all but the slow ones if none is. Ends with 1 if one is below its floor."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench")
     parser.add_argument("figures", nargs="*", metavar="FIGURE", help=f"of {', '.join(ROWS)}; slow: {', '.join(SLOW)}")
     parser.add_argument("--rounds", type=int, default=3)

@@ -27,6 +27,7 @@ class Plan(Struct, kw_only=True):
         headers: Of every request, beside ``Content-Length``.
         body: ``{n}`` stands for a number no other request has, ``{stamp}`` for a time of its own.
         first: Where the numbers begin.
+        since: Time of number 0, seconds since 1970 [s]; each number is a millisecond later.
         connections: How many requests are in flight at a time.
         seconds: For how long [s].
         rate: Requests per second in all; 0 is as many as there can be.
@@ -39,6 +40,7 @@ class Plan(Struct, kw_only=True):
     headers: dict[str, str] = field(default_factory=dict[str, str])
     body: str = ""
     first: int = 0
+    since: int = 0
     connections: int = 64
     seconds: float = 2.0
     rate: float = 0.0
@@ -134,13 +136,13 @@ def _requests(plan: Plan) -> Iterator[bytes]:
         f"{name}: {value}\r\n" for name, value in {"Host": f"{plan.host}:{plan.port}", **plan.headers}.items()
     )
     for number in itertools.count(plan.first):
-        body = plan.body.replace("{n}", str(number)).replace("{stamp}", _stamp(number)).encode()
+        body = plan.body.replace("{n}", str(number)).replace("{stamp}", _stamp(plan.since, number)).encode()
         line = f"{plan.method} {plan.path} HTTP/1.1\r\n{head}Content-Length: {len(body)}\r\n\r\n"
         yield line.encode() + body
 
 
-def _stamp(number: int) -> str:
-    at = time.gmtime(1_700_000_000 + number // 1000)
+def _stamp(since: int, number: int) -> str:
+    at = time.gmtime(since + number // 1000)
     return time.strftime("%Y-%m-%dT%H:%M:%S", at) + f".{number % 1000:03}Z"
 
 

@@ -1,5 +1,5 @@
 """
-The way of the original, for comparison: Flask, one connection, one INSERT and one COMMIT per reading.
+The way of the original, for comparison: Flask, a pool of connections, one INSERT and one COMMIT per reading.
 
 Served by Flask's own server (``python -m tests.bench.original PORT``) or by gunicorn (``tests.bench.original:app``).
 ``DATABASE`` names the database.
@@ -7,13 +7,13 @@ Served by Flask's own server (``python -m tests.bench.original PORT``) or by gun
 
 import os
 import sys
-import threading
+from functools import cache
 
 import psycopg
 from flask import Flask, Response, jsonify, request
+from psycopg_pool import ConnectionPool
 
 app = Flask(__name__)
-_local = threading.local()
 _INSERT = """
 INSERT INTO original_sensor_data (sensor_id, sensor_type, value, lat, lon, timestamp)
 VALUES (%s, %s, %s, %s, %s, %s)
@@ -26,21 +26,19 @@ CREATE INDEX ON original_sensor_data (sensor_id, timestamp)
 """
 
 
-def _connection() -> psycopg.Connection[tuple[object, ...]]:
-    found: psycopg.Connection[tuple[object, ...]] | None = getattr(_local, "connection", None)
-    if found is None:
-        found = _local.connection = psycopg.connect(os.environ["DATABASE"])
-    return found
+@cache
+def _pool() -> ConnectionPool[psycopg.Connection[tuple[object, ...]]]:
+    """Return the pool of this process: no connection is opened for a request."""
+    return ConnectionPool(os.environ["DATABASE"], min_size=1, max_size=8, open=True)
 
 
 @app.post("/api/v1/ingest/sensor")
 def ingest() -> tuple[Response, int]:
     body = request.get_json()
     place = body["location"]
-    connection = _connection()
     row = (body["sensor_id"], body["sensor_type"], body["value"], place["lat"], place["lon"], body["timestamp"])
-    connection.execute(_INSERT, row)
-    connection.commit()
+    with _pool().connection() as connection:  # commits at its end
+        connection.execute(_INSERT, row)
     return jsonify({"status": "success"}), 201
 
 
