@@ -1,13 +1,10 @@
-import asyncio
-from collections.abc import Iterator
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import msgspec
 import pytest
 import typer
-from tests.ops.fake_ingest import PASSWORD, TOKEN, FakeIngest, served
+from tests.ops.fake_ingest import PASSWORD, TOKEN, FakeIngest
 from typer.testing import CliRunner, Result
 
 from smartgrid_ops.cli import importing
@@ -23,25 +20,6 @@ sensor_type = "voltage"
 unit = "V"
 """
 ROWS = [(f"2026-01-01T00:{minute:02}:00Z", f"{230 + minute / 10:.3f}") for minute in range(60)]
-
-
-@pytest.fixture
-def fake() -> FakeIngest:
-    return FakeIngest()
-
-
-@pytest.fixture
-def address(fake: FakeIngest) -> Iterator[str]:
-    loop = asyncio.new_event_loop()
-    server = served(fake)
-    url = loop.run_until_complete(server.__aenter__())
-    thread = Thread(target=loop.run_forever)
-    thread.start()
-    yield url
-    asyncio.run_coroutine_threadsafe(server.__aexit__(None, None, None), loop).result()
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.close()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.ops.fake_ingest import TOKEN, FakeIngest
 from typer.testing import CliRunner
 
 from smartgrid_ops.cli import simulate
@@ -190,3 +191,12 @@ def test_what_cannot_be_simulated_or_sent_exits_with_2(bad: tuple[str, str], mon
 
     assert code == 2
     assert said
+
+
+def test_what_is_simulated_arrives_once(address: str, fake: FakeIngest) -> None:
+    asked = ["--start", "2026-01-01", "--houses", "2", "--step", "3600", "--url", address, "--token", TOKEN]
+
+    codes = [run(*asked, "--duplicates", "0.1")[0] for _ in range(2)]
+
+    assert codes == [0, 0]
+    assert len(fake.stored) == len(set(lines(plan(seed=1, start=date(2026, 1, 1), days=1, houses=2, step_s=3600))))
