@@ -11,8 +11,10 @@ from smartgrid_http.health import HealthBoard
 from smartgrid_http.limits import DEFAULT_LIMITS, Limits
 from smartgrid_http.metrics import Source
 from smartgrid_http.pages import Cursors
+from smartgrid_projections.ports import Standings
 from smartgrid_projections.queries.readings import Register
 from smartgrid_projections.queries.standing import Waiting
+from smartgrid_projections.queries.stats import StatsSource
 from smartgrid_projections.queries.users import Users
 
 T = TypeVar("T")
@@ -33,6 +35,8 @@ class Services:
         identity: Accounts and sessions.
         users: Accounts as lists show them.
         waiting: Waits until projections come far enough.
+        standings: How far projections are.
+        stats: What statistics of sensors read.
         health: What the probes answer.
         limits: How much a client may send.
         hosts: Names that the ``Host`` header may have, without port; None for any.
@@ -49,6 +53,8 @@ class Services:
     identity: Identity | None = None
     users: Users | None = None
     waiting: Waiting | None = None
+    standings: Standings | None = None
+    stats: StatsSource | None = None
     health: HealthBoard = field(default_factory=HealthBoard)
     limits: Limits = DEFAULT_LIMITS
     hosts: frozenset[str] | None = None

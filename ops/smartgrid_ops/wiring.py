@@ -18,6 +18,7 @@ from smartgrid_adapters.postgres.pool import Connection, Pool, open_pool, run_sa
 from smartgrid_adapters.postgres.queries.readings import PostgresRegister
 from smartgrid_adapters.postgres.queries.users import PostgresUsers
 from smartgrid_adapters.postgres.sealing import PostgresDataKeys
+from smartgrid_adapters.postgres.stats import PostgresStats
 from smartgrid_adapters.sealing import KeySealer, master_key
 from smartgrid_adapters.tokens import BootstrapFile, JwtAccessTokens, load_keys
 from smartgrid_commands.identity import Identity
@@ -87,6 +88,8 @@ async def build_services(settings: Settings, url: str) -> AsyncGenerator[Service
             identity=identity,
             users=PostgresUsers(pool, sealer),
             waiting=Waiting(PostgresStandings(pool)),
+            standings=PostgresStandings(pool),
+            stats=PostgresStats(pool),
             health=HealthBoard(needed=checks_of(pool)),
             limits=limits_of(settings),
             hosts=hosts_of(settings),

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 
 from litestar.handlers import HTTPRouteHandler
 
-from smartgrid_http import probes, readings, users
+from smartgrid_http import admin, analytics, probes, readings, users
 from smartgrid_http.routing import HotHandler
 from smartgrid_http.services import Services
 
 
 def litestar_handlers() -> list[HTTPRouteHandler]:
     """Return the handlers behind Litestar."""
-    return [*probes.handlers, *readings.handlers, *users.handlers]
+    return [*admin.handlers, *analytics.handlers, *probes.handlers, *readings.handlers, *users.handlers]
 
 
 def hot_handlers(services: Services) -> Mapping[tuple[str, str], HotHandler]:

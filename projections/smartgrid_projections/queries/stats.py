@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 from zoneinfo import ZoneInfo
 
 import numpy as np
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from smartgrid_domain.maths.calendar import Interval, bounds, instant, microseconds
 from smartgrid_domain.maths.histograms import WIDTHS
@@ -130,8 +130,8 @@ class BucketStatsRow(StatsRow, frozen=True, kw_only=True):
         bucket_end: Its end, not included.
     """
 
-    bucket_start: datetime
-    bucket_end: datetime
+    bucket_start: datetime | UnsetType = UNSET
+    bucket_end: datetime | UnsetType = UNSET
 
 
 class StatsQuery(Struct, frozen=True, kw_only=True):

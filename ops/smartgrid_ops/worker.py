@@ -1,0 +1,136 @@
+"""Keeps projections up to date until told to stop."""
+
+import asyncio
+import os
+import platform
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+
+from smartgrid_adapters.postgres.checkpoints import PostgresCheckpoints
+from smartgrid_adapters.postgres.event_store import PostgresEventStore
+from smartgrid_adapters.postgres.pool import Pool, dedicated, open_pool
+from smartgrid_adapters.postgres.rollups import PostgresRollups
+from smartgrid_adapters.postgres.sealing import PostgresDataKeys
+from smartgrid_adapters.postgres.user_tables import PostgresUserTables
+from smartgrid_adapters.sealing import KeySealer, master_key
+from smartgrid_commands.ports import StoreUnavailable
+from smartgrid_commands.sealing import Sealer
+from smartgrid_ops.secrets_files import ensure_secret
+from smartgrid_ops.settings import Settings
+from smartgrid_projections.ports import EventLog, Unavailable
+from smartgrid_projections.projection import Projection
+from smartgrid_projections.read_models.aggregates import AGGREGATES
+from smartgrid_projections.read_models.users import USERS
+from smartgrid_projections.runtime.runner import Pace, Runner, Stopped
+from smartgrid_schemas.envelope import Recorded
+from smartgrid_schemas.event import Event
+
+log = structlog.get_logger("smartgrid.worker")
+
+Tables = Callable[[Any, Sealer], Any]
+PROJECTIONS: Mapping[str, tuple[Projection[Any], Tables]] = {
+    AGGREGATES.name: (AGGREGATES, lambda connection, _: PostgresRollups(connection)),
+    USERS.name: (USERS, PostgresUserTables),
+}
+"""What a worker can fold, and the tables it fills. ``readings`` is written with the log itself."""
+
+
+class NoSuchProjection(ValueError):
+    """A worker was asked for a projection that does not exist."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is no projection {name}; there are {', '.join(sorted(PROJECTIONS))}")
+
+
+async def run_worker(settings: Settings, names: Sequence[str], stop_event: asyncio.Event) -> None:
+    """
+    Fold the logs until *stop_event* is set; then finish the batches in hand and return.
+
+    A projection that another worker has is waited for. One that meets an event it cannot fold stops, with its error
+    in ``projections``, while the others go on.
+
+    Args:
+        settings: All of them; ``pg_url`` names the database.
+        names: Projections; none means all.
+        stop_event: When to stop.
+
+    Raises:
+        NoSuchProjection: *names* holds something else.
+    """
+    for name in names:
+        if name not in PROJECTIONS:
+            raise NoSuchProjection(name)
+    async with _opened(settings) as (pool, store, sealer):
+        runners = [_runner(name, pool, store, sealer) for name in names or PROJECTIONS]
+        await asyncio.gather(*(_run(runner, stop_event) for runner in runners))
+
+
+@asynccontextmanager
+async def _opened(settings: Settings) -> AsyncGenerator[tuple[Pool, PostgresEventStore, Sealer], None]:
+    if settings.pg_url is None:
+        raise RuntimeError("a worker is told its database")  # a mistake of ours
+    pool = await open_pool(settings.pg_url, max_size=4)
+    try:
+        key_file = settings.master_key or ensure_secret(settings.keys / "master-key")
+        sealer = KeySealer(PostgresDataKeys(pool), master_key(key_file))
+        store = PostgresEventStore(pool, sealer=sealer)
+        await store.start()
+        try:
+            yield pool, store, sealer
+        finally:
+            await store.stop()
+    finally:
+        await pool.close()
+
+
+def _runner(name: str, pool: Pool, store: EventLog, sealer: Sealer) -> Runner[Any]:
+    projection, tables = PROJECTIONS[name]
+    checkpoints = PostgresCheckpoints[Any](
+        dedicated(pool),
+        name=projection.name,
+        version=projection.version,
+        owner=f"{platform.node()}:{os.getpid()}",
+        tables=lambda connection: tables(connection, sealer),
+    )
+    return Runner(projection, HealingLog(store), checkpoints, Pace())
+
+
+async def _run(runner: Runner[Any], stop_event: asyncio.Event) -> None:
+    try:
+        await runner.run(stop_event)
+    except Stopped as error:
+        log.error("projection_stopped", projection=runner.projection.name, error=str(error))  # noqa: TRY400  # logged with its trace before
+        await stop_event.wait()
+
+
+class HealingLog:
+    """A log whose outages the runner waits out."""
+
+    def __init__(self, store: EventLog) -> None:
+        self._store = store
+
+    async def read_log(
+        self, log: str, *, after: int = 0, limit: int = 1000, up_to: int | None = None
+    ) -> list[Recorded[Event]]:
+        """Return up to *limit* events after *after*."""
+        try:
+            return await self._store.read_log(log, after=after, limit=limit, up_to=up_to)
+        except StoreUnavailable as error:
+            raise Unavailable(str(error)) from error
+
+    async def head(self, log: str) -> int:
+        """Return the newest position."""
+        try:
+            return await self._store.head(log)
+        except StoreUnavailable as error:
+            raise Unavailable(str(error)) from error
+
+    async def wait_for(self, log: str, position: int, *, timeout_s: float) -> bool:
+        """Wait until *position* is visible."""
+        try:
+            return await self._store.wait_for(log, position, timeout_s=timeout_s)
+        except StoreUnavailable as error:
+            raise Unavailable(str(error)) from error
