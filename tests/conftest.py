@@ -125,9 +125,15 @@ async def pool(database: str) -> AsyncIterator[Pool]:
 
 
 @pytest.fixture
-async def store(pool: Pool) -> AsyncIterator[PostgresEventStore]:
+async def postgres_store(pool: Pool) -> AsyncIterator[PostgresEventStore]:
     """Return a started event store on a fresh database; personal fields are sealed with a fixed master key."""
     store = PostgresEventStore(pool, sealer=KeySealer(PostgresDataKeys(pool), b"m" * 32))
     await store.start()
     yield store
     await store.stop()
+
+
+@pytest.fixture
+def store(postgres_store: PostgresEventStore) -> PostgresEventStore:
+    """Return the same under a shorter name, which a suite over several stores may take for itself."""
+    return postgres_store

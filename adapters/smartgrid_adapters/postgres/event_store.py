@@ -57,12 +57,13 @@ class PostgresEventStore:
         sealer: Seals personal fields; without one, events that have some are refused.
 
     Attributes:
+        pool: The pool.
         writer: For flushes of one's own, in turn with those of the store.
         tail: How far the logs are.
     """
 
     def __init__(self, pool: Pool, *, sealer: Sealer | None = None) -> None:
-        self._pool = pool
+        self.pool = pool
         self._sealer = sealer
         self.tail = LogTail(pool)
         self.writer = LogWriter(pool, announce=self.tail.announce)
@@ -144,7 +145,7 @@ class PostgresEventStore:
                 await cursor.execute(query, parameters)
                 return await cursor.fetchall()
 
-        rows = await run_safely(self._pool, unit)
+        rows = await run_safely(self.pool, unit)
         events: list[Recorded[Event]] = []
         for row in rows:
             try:

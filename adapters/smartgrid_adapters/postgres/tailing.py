@@ -32,6 +32,9 @@ class LogTail:
     """
     Knows how far each log is, in this process and from others.
 
+    Attributes:
+        listening: Whether notifications come in at present.
+
     Guarantees:
         A position it tells is visible to every later read.
     """
@@ -46,7 +49,7 @@ class LogTail:
         self._wake = asyncio.Event()
         self._polling: dict[str, asyncio.Task[int]] = {}
         self._tasks: list[asyncio.Task[None]] = []
-        self._listening = False
+        self.listening = False
 
     async def start(self) -> None:
         """Listen, and notify others, until :meth:`stop`."""
@@ -79,7 +82,7 @@ class LogTail:
         """Wait until *position* is visible; return whether it is."""
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout_s
-        if not self._listening and self._heads[log] < position:
+        if not self.listening and self._heads[log] < position:
             await self._poll(log)
         while self._heads[log] < position:
             left_s = end - loop.time()
@@ -122,11 +125,11 @@ class LogTail:
                     while True:  # each round also shows whether the connection still lives
                         for log, position in (await _read_heads(conn)).items():
                             self._advance(log, position)
-                        self._listening = True
+                        self.listening = True
                         async with contextlib.aclosing(conn.notifies(timeout=_CHECK_S)) as notifications:
                             async for notification in notifications:
                                 self._hear(notification.payload)
-            self._listening = False
+            self.listening = False
             await asyncio.sleep(_RECONNECT_S)
 
     def _hear(self, payload: str) -> None:
