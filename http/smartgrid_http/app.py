@@ -3,14 +3,16 @@
 from collections.abc import Iterable, Mapping
 from typing import NoReturn
 
+import msgspec
 from litestar import Litestar
 from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.exceptions import NotFoundException, ValidationException
 from litestar.handlers import HTTPRouteHandler
 
-from smartgrid_http import gateway
+from smartgrid_http import gateway, openapi
 from smartgrid_http.describe import KEY as DESCRIBED
+from smartgrid_http.describe import Described
 from smartgrid_http.front import Front
 from smartgrid_http.guard import Req
 from smartgrid_http.metrics import HttpMetrics
@@ -68,7 +70,27 @@ def build_app(
         policy,
     )
     services.metric_sources.append(metrics)
+    served = {(route.method, route.template) for route in table.routes}
+    described = {key: one for key, one in descriptions_of(chosen).items() if key in served}
+    services.openapi = msgspec.json.encode(openapi.document(described, policy))
     return Front(services, table, metrics, inner)
+
+
+def whole_document() -> bytes:
+    """Return the OpenAPI document of all services, without starting any."""
+    return msgspec.json.encode(openapi.document(descriptions_of(gateway.litestar_handlers()), POLICY))
+
+
+def descriptions_of(handlers: Iterable[HTTPRouteHandler]) -> dict[tuple[str, str], Described]:
+    """Return what *handlers*, and the plain ones of the hot paths, say of themselves."""
+    found = dict(gateway.hot_descriptions())
+    for handler in handlers:
+        described = handler.opt.get(DESCRIBED)
+        if isinstance(described, Described):
+            found |= dict.fromkeys(
+                ((str(m), template_of(p)) for p in handler.paths for m in handler.http_methods), described
+            )
+    return found
 
 
 def routes_of(handlers: Iterable[HTTPRouteHandler]) -> dict[tuple[str, str], bool]:

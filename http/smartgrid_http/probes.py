@@ -1,6 +1,6 @@
 """Health, metrics and the hello of the original."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from litestar import get
 from litestar.di import NamedDependency
@@ -121,4 +121,10 @@ async def metrics(services: NamedDependency[Services]) -> Answer:
     return encoded(exposition(services.metric_sources), media_type=METRICS_TYPE)
 
 
-handlers = [hello, live, ready, health, metrics]
+@get("/api/v1/openapi.json", opt=describe("This description", answers={200: dict[str, Any]}))
+async def description(services: NamedDependency[Services]) -> Answer:
+    """Answer the OpenAPI document of what is served here."""
+    return encoded(services.openapi)
+
+
+handlers = [hello, live, ready, health, metrics, description]

@@ -6,13 +6,19 @@ from typing import TypeVar
 
 from smartgrid_commands.identity import Identity
 from smartgrid_commands.ports import Clock, EventStore, Ids
+from smartgrid_commands.retracting import Facts
+from smartgrid_commands.sealing import Sealer
 from smartgrid_http.auth import Authenticator
 from smartgrid_http.health import HealthBoard
 from smartgrid_http.limits import DEFAULT_LIMITS, Limits
 from smartgrid_http.metrics import Source
 from smartgrid_http.pages import Cursors
 from smartgrid_projections.ports import Standings
+from smartgrid_projections.queries.meter_readings import Registers
+from smartgrid_projections.queries.meters import Meters
 from smartgrid_projections.queries.readings import Register
+from smartgrid_projections.queries.receipts import Receipts
+from smartgrid_projections.queries.sensors import Sensors
 from smartgrid_projections.queries.standing import Waiting
 from smartgrid_projections.queries.stats import StatsSource
 from smartgrid_projections.queries.users import Users
@@ -30,7 +36,13 @@ class Services:
         ids: Fresh ids.
         authenticator: Tokens to principals.
         store: The event store.
+        sealer: Opens personal fields.
+        facts: What ids of readings, exchanges and resets stand for.
         register: Raw readings.
+        sensors: All sensors.
+        meters: All meters.
+        registers: Whole registers of meters.
+        receipts: All that is stored, by id.
         cursors: Signed places in lists.
         identity: Accounts and sessions.
         users: Accounts as lists show them.
@@ -41,6 +53,7 @@ class Services:
         limits: How much a client may send.
         hosts: Names that the ``Host`` header may have, without port; None for any.
         metric_sources: What ``/metrics`` shows beside the requests; the application adds these.
+        openapi: The OpenAPI document; the application sets it.
         log_error: Told of each mistake of ours, with the request's id.
     """
 
@@ -48,7 +61,13 @@ class Services:
     ids: Ids
     authenticator: Authenticator
     store: EventStore | None = None
+    sealer: Sealer | None = None
+    facts: Facts | None = None
     register: Register | None = None
+    sensors: Sensors | None = None
+    meters: Meters | None = None
+    registers: Registers | None = None
+    receipts: Receipts | None = None
     cursors: Cursors | None = None
     identity: Identity | None = None
     users: Users | None = None
@@ -59,6 +78,7 @@ class Services:
     limits: Limits = DEFAULT_LIMITS
     hosts: frozenset[str] | None = None
     metric_sources: list[Source] = field(default_factory=list[Source])
+    openapi: bytes = b"{}"
     log_error: Callable[[str, BaseException], None] = lambda _id, _error: None
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from tests.security.world import MASTER, World, memory_world, world_of
 
 from smartgrid_adapters.postgres.accounts import PostgresAccounts
 from smartgrid_adapters.postgres.event_store import PostgresEventStore
@@ -12,7 +13,6 @@ from smartgrid_adapters.postgres.pool import open_pool
 from smartgrid_adapters.postgres.sealing import PostgresDataKeys
 from smartgrid_adapters.sealing import KeySealer
 from smartgrid_http.testing import FixedClock
-from tests.security.world import MASTER, World, memory_world, world_of
 
 
 @pytest.fixture

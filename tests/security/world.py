@@ -22,7 +22,7 @@ from smartgrid_http.testing import AsgiClient, FixedClock
 from smartgrid_ops.system import SystemIds
 
 MASTER = b"m" * 32
-PASSWORD = "correct horse battery staple"
+PASSWORD = "correct horse battery staple"  # noqa: S105  # of accounts that live for one test
 CHEAP = {"memory_kib": 64, "passes": 1}
 
 
