@@ -1,9 +1,17 @@
 """The listening socket: bound by whoever must know at once whether the port is free, used by who serves."""
 
+import contextlib
+import ctypes
 import errno
 import socket
+import struct
+import sys
 
 BACKLOG = 1024
+
+_ATTACH_FILTER = 26  # SO_ATTACH_FILTER and SO_DETACH_FILTER of Linux, which the socket module does not name
+_DETACH_FILTER = 27
+_DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)  # BPF_RET | BPF_K, 0 bytes
 
 
 class PortInUse(Exception):
@@ -38,12 +46,33 @@ def listen(sock: socket.socket) -> None:
     Raises:
         PortInUse: Another program got there first.
     """
+    if sys.platform == "linux":
+        _detach_filter(sock)  # an earlier user of the socket may have held off
     try:
         sock.listen(BACKLOG)
     except OSError as error:
         host, port = sock.getsockname()[:2]
         raise _translated(error, str(host), int(port)) from error
     sock.setblocking(False)  # noqa: FBT003 - the only form there is
+
+
+def _detach_filter(sock: socket.socket) -> None:
+    with contextlib.suppress(FileNotFoundError):  # there is none
+        sock.setsockopt(socket.SOL_SOCKET, _DETACH_FILTER, 0)
+
+
+def hold_off(sock: socket.socket) -> None:
+    """
+    Let no new connection come to the listening *sock*, while those that are open or queued live on.
+
+    Closing a listening socket resets connections that were made but not yet accepted: their clients think that they
+    asked. Here the kernel drops the first packet of a new connection instead; it is sent again a second later, and by
+    then refused. Elsewhere than on Linux nothing happens.
+    """
+    if sys.platform != "linux":
+        return
+    program = ctypes.create_string_buffer(_DROP_ALL)
+    sock.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, struct.pack("HL", 1, ctypes.addressof(program)))
 
 
 def _translated(error: OSError, host: str, port: int) -> Exception:

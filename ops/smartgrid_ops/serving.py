@@ -3,7 +3,7 @@ Serve an ASGI app with granian inside our own event loop, and stop without losin
 
 granian as a program of its own refuses new connections the moment it gets a signal. Embedded, the signal is ours: first
 readiness turns false, then the server goes on as before for the drain delay, then every answer says
-``Connection: close``, then it stops listening, and what is in flight is finished.
+``Connection: close`` while no new connection comes in, then it stops listening, and what is in flight is finished.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
+from granian.log import LogLevels
 from granian.server.embed import Server
 
 from smartgrid_ops import listener
@@ -29,6 +30,8 @@ IN_FLIGHT_S = 30.0
 
 _LAST_ANSWERS_S = 1.0
 _QUIET_S = 0.05
+_LOGGING = {"incremental": True, "handlers": {}, "formatters": {}, "loggers": {"_granian": {"propagate": True}}}
+"""Leave the handlers of this process as they are, and use them."""
 _CLOSE = (b"connection", b"close")
 
 log = structlog.get_logger("smartgrid.serving")
@@ -63,14 +66,13 @@ class Draining:
         finally:
             self.in_flight -= 1
 
-    async def last_answers(self) -> None:
+    async def quiet(self) -> None:
         """
-        Close connections by answering on them, until nothing comes any more or a second has passed.
+        Return when nothing has been in flight for a moment, or a second has passed.
 
         A client that keeps its connection learns with an answer that it has to go; closing under its next request would
         lose that one.
         """
-        self.closing = True
         loop = asyncio.get_running_loop()
         end = loop.time() + _LAST_ANSWERS_S
         quiet_since = loop.time()
@@ -93,8 +95,8 @@ class _Embedded(Server):
             backlog=listener.BACKLOG,
             backpressure=connections,  # below the number of kept connections it looks like time-outs
             http1_settings=HTTP1Settings(header_read_timeout=HEADER_TIMEOUT_MS),
-            log_dictconfig={"handlers": {}, "formatters": {}, "loggers": {"_granian": {"propagate": True}}},
-            log_enabled=False,
+            log_dictconfig=_LOGGING,
+            log_level=LogLevels.error,
         )
 
     def _init_shared_socket(self) -> None:
@@ -130,6 +132,7 @@ async def serve(  # noqa: PLR0913 - all by name
     """
     draining = Draining(app)
     listener.listen(sock)
+    control = sock.dup()
     server = _Embedded(sock, draining, connections)
     serving = asyncio.ensure_future(server.serve())
     stopping = asyncio.ensure_future(stop.wait())
@@ -141,7 +144,10 @@ async def serve(  # noqa: PLR0913 - all by name
     on_stop()
     log.info("draining", delay_s=drain_delay_s)
     await asyncio.sleep(drain_delay_s)
-    await draining.last_answers()
+    draining.closing = True
+    with control:
+        listener.hold_off(control)
+        await draining.quiet()
     server.stop()  # type: ignore[no-untyped-call]  # granian's
     try:
         await asyncio.wait_for(serving, IN_FLIGHT_S)
