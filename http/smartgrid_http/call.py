@@ -6,6 +6,7 @@ from typing import Any, cast
 from smartgrid_http.limits import Limits
 from smartgrid_http.policy import Access
 from smartgrid_http.principal import Principal
+from smartgrid_schemas.envelope import Metadata
 
 KEY = "smartgrid.call"
 
@@ -81,3 +82,9 @@ def principal_of(scope: Mapping[str, Any]) -> Principal:
     if principal is None:
         raise RuntimeError("a public route has no principal")  # a mistake of ours, never of a client
     return principal
+
+
+def metadata_of(call: Call) -> Metadata:
+    """Return what the events that *call* leads to say of it."""
+    actor = call.principal.actor if call.principal is not None else None
+    return Metadata(actor=actor, correlation_id=call.request_id)

@@ -1,32 +1,30 @@
 """Raw readings of sensors, and taking a reading back."""
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime
 from typing import Literal
+from uuid import UUID
 
-from litestar import get
+from litestar import get, post
 from litestar.di import NamedDependency
+from litestar.params import FromPath
 from msgspec import Struct, field
+from msgspec.structs import replace
 
+from smartgrid_commands.retracting import retract
 from smartgrid_http.answers import Answer, answer
-from smartgrid_http.call import call_of, principal_of
+from smartgrid_http.call import call_of, metadata_of, principal_of
+from smartgrid_http.conditions import uuid_in_path
 from smartgrid_http.describe import describe
 from smartgrid_http.findings import TimeText
-from smartgrid_http.guard import Req
+from smartgrid_http.guard import Req, body_of
 from smartgrid_http.pages import Streamed, form_of, lines_of, scope_of
 from smartgrid_http.params import query_of
 from smartgrid_http.positions import TokenList, WaitMs, head_of
-from smartgrid_http.ranges import Id, Limit, time_range
+from smartgrid_http.ranges import ALL, READINGS_PAGE, Id, Limit, Reason, SensorType, Walk, time_range
 from smartgrid_http.services import Services, present
-from smartgrid_projections.queries.readings import LOG, Place, Reading, Row, Slice, pages_of, reading_of
+from smartgrid_projections.queries.readings import LOG, Reading, Row, Slice, pages_of, reading_of
 
-SensorType = Literal[
-    "voltage", "current", "power", "reactive_power", "energy", "frequency", "power_factor", "temperature"
-]
 Phase = Literal["L1", "L2", "L3", "N", "L12", "L23", "L31", "total"]
-PAGE = 1000
-ALL = 2**62
-"""No limit."""
 
 
 class ReadingsQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,23 +52,6 @@ class Readings(Struct, frozen=True, kw_only=True):
     next_cursor: str | None
 
 
-class Walk(Struct, frozen=True, array_like=True):
-    """
-    What a walk through pages keeps.
-
-    Attributes:
-        up_to: Position that the walk began at.
-        start: Start of its range.
-        end: End of its range.
-        after: The last row of the page before.
-    """
-
-    up_to: int
-    start: datetime
-    end: datetime
-    after: Place
-
-
 @get(
     "/api/v1/readings",
     opt=describe(
@@ -88,33 +69,31 @@ async def list_readings(request: Req, services: NamedDependency[Services]) -> An
     cursors, register = present(services.cursors), present(services.register)
     if query.cursor is not None:
         walk = cursors.open(query.cursor, scope, Walk)
-        up_to, start, end, after = walk.up_to, walk.start, walk.end, walk.after
     else:
         start, end = time_range(query.start, query.end, services.clock.now())
-        after = None
-        up_to = await head_of(present(services.store), LOG, query.min_position, query.wait_ms)
+        walk = Walk(await head_of(present(services.store), LOG, query.min_position, query.wait_ms), start, end, None)
     wanted = Slice(
         subject="sensor",
         subject_id=query.sensor_id,
         measurand=query.sensor_type,
         phase=query.phase,
-        start=start,
-        end=end,
-        up_to=up_to,
+        start=walk.start,
+        end=walk.end,
+        up_to=walk.up_to,
         descending=query.order == "desc",
         all_versions=query.versions == "all",
-        after=after,
-        limit=(query.limit or PAGE) + 1 if form == "json" else query.limit or ALL,
+        after=walk.after,
+        limit=query.limit or (READINGS_PAGE if form == "json" else ALL),
     )
-    position = f"{LOG}@{up_to}"
+    position = f"{LOG}@{walk.up_to}"
     if form != "json":
         pages = _answered(query.sensor_id, pages_of(register, wanted))
         return Streamed(form, lines_of(form, Reading, pages), position)
-    rows = await register.rows(wanted)
-    more = len(rows) == wanted.limit
-    rows = rows[: wanted.limit - 1]
-    cursor = cursors.issue(scope, Walk(up_to, start, end, rows[-1].place)) if more else None
-    data = [reading_of(query.sensor_id, row) for row in rows]
+    rows = await register.rows(replace(wanted, limit=wanted.limit + 1))
+    page = rows[: wanted.limit]
+    more = len(rows) > wanted.limit
+    cursor = cursors.issue(scope, replace(walk, after=page[-1].place)) if more else None
+    data = [reading_of(query.sensor_id, row) for row in page]
     return answer(Readings(data=data, next_cursor=cursor), position=position)
 
 
@@ -123,4 +102,40 @@ async def _answered(sensor_id: str, pages: AsyncIterator[Sequence[Row]]) -> Asyn
         yield [reading_of(sensor_id, row) for row in rows]
 
 
-handlers = [list_readings]
+class Retraction(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Why a reading no longer counts."""
+
+    reason: Reason
+
+
+class RetractionAnswer(Struct, frozen=True, kw_only=True):
+    """Where a retraction is."""
+
+    status: Literal["success"] = "success"
+    event_id: UUID
+    position: str
+
+
+@post(
+    "/api/v1/readings/{event_id:str}/retract",
+    status_code=200,
+    opt=describe("Retract a reading", body=Retraction, answers={200: RetractionAnswer}, problems=(404, 409, 422)),
+)
+async def retract_reading(request: Req, event_id: FromPath[str], services: NamedDependency[Services]) -> Answer:
+    """Take a reading, an exchange or a reset back: it stays in the log and no longer counts."""
+    call = call_of(request.scope)
+    body = await body_of(request, Retraction)
+    fact = uuid_in_path(event_id)
+    retracted = await retract(
+        fact,
+        body.reason,
+        present(services.store),
+        present(services.facts),
+        metadata=metadata_of(call),
+        commit_id=services.ids.uuid(),
+    )
+    position = f"{LOG}@{retracted.position}"
+    return answer(RetractionAnswer(event_id=fact, position=position), position=position)
+
+
+handlers = [list_readings, retract_reading]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from litestar.handlers import HTTPRouteHandler
 
-from smartgrid_http import admin, analytics, probes, readings, users
+from smartgrid_http import admin, analytics, metering, meters, probes, readings, receipts, sensors, users
 from smartgrid_http.describe import Described
 from smartgrid_http.routing import HotHandler
 from smartgrid_http.services import Services
@@ -12,7 +12,8 @@ from smartgrid_http.services import Services
 
 def litestar_handlers() -> list[HTTPRouteHandler]:
     """Return the handlers behind Litestar."""
-    return [*admin.handlers, *analytics.handlers, *probes.handlers, *readings.handlers, *users.handlers]
+    modules = (admin, analytics, metering, meters, probes, readings, receipts, sensors, users)
+    return [handler for module in modules for handler in module.handlers]
 
 
 def hot_handlers(services: Services) -> Mapping[tuple[str, str], HotHandler]:

@@ -211,36 +211,44 @@ def meter_reading_of(meter_id: str, row: Row, told: Counted | None) -> MeterRead
     )
 
 
-async def told_of(  # noqa: PLR0913  # each is a part of the question
-    meter_id: str,
-    rows: Sequence[Row],
-    registers: Registers,
-    history: Sequence[Recorded[Event]],
-    *,
-    start: datetime | None,
-    up_to: int,
-) -> list[MeterReading]:
+class Teller:
     """
-    Return *rows* of a meter as answered.
+    Tells what the readings of one meter counted.
+
+    What one counted depends on its neighbours, so each register is read whole, once.
 
     Args:
         meter_id: The meter.
-        rows: Of the register.
-        registers: Where the whole registers are: what a reading counted depends on its neighbours.
+        registers: Where its registers are.
         history: The stream of the meter.
         start: Nothing before it may show.
         up_to: Position of the answer.
     """
-    known = circumstances_of(history, up_to=up_to)
-    told: dict[str, dict[tuple[int, int], Counted]] = {}
-    for register in sorted({row.measurand for row in rows}):
-        readings = await registers.counting(meter_id, register, start=start, up_to=up_to)
-        told[register] = counted(register, readings, known, start=start)
-    return [
-        meter_reading_of(
-            meter_id,
-            row,
-            None if row.superseded or row.retracted else told[row.measurand].get((row.place.measured_at_us, row.seq)),
-        )
-        for row in rows
-    ]
+
+    def __init__(
+        self,
+        meter_id: str,
+        registers: Registers,
+        history: Sequence[Recorded[Event]],
+        *,
+        start: datetime | None,
+        up_to: int,
+    ) -> None:
+        self._meter_id = meter_id
+        self._registers = registers
+        self._known = circumstances_of(history, up_to=up_to)
+        self._start = start
+        self._up_to = up_to
+        self._told: dict[str, dict[tuple[int, int], Counted]] = {}
+
+    async def told(self, rows: Sequence[Row]) -> list[MeterReading]:
+        """Return *rows* of the meter as answered."""
+        for register in sorted({row.measurand for row in rows} - self._told.keys()):
+            readings = await self._registers.counting(self._meter_id, register, start=self._start, up_to=self._up_to)
+            self._told[register] = counted(register, readings, self._known, start=self._start)
+        return [meter_reading_of(self._meter_id, row, self._of(row)) for row in rows]
+
+    def _of(self, row: Row) -> Counted | None:
+        if row.superseded or row.retracted:
+            return None
+        return self._told[row.measurand].get((row.place.measured_at_us, row.seq))
