@@ -13,9 +13,14 @@ from smartgrid_adapters.passwords import Argon2Passwords
 from smartgrid_adapters.postgres.accounts import PostgresAccounts
 from smartgrid_adapters.postgres.checkpoints import PostgresStandings
 from smartgrid_adapters.postgres.event_store import PostgresEventStore
+from smartgrid_adapters.postgres.facts import PostgresFacts
 from smartgrid_adapters.postgres.migrate import current_version, expected_version
 from smartgrid_adapters.postgres.pool import Connection, Pool, open_pool, run_safely
+from smartgrid_adapters.postgres.queries.meter_readings import PostgresRegisters
+from smartgrid_adapters.postgres.queries.meters import PostgresMeters
 from smartgrid_adapters.postgres.queries.readings import PostgresRegister
+from smartgrid_adapters.postgres.queries.receipts import PostgresReceipts
+from smartgrid_adapters.postgres.queries.sensors import PostgresSensors
 from smartgrid_adapters.postgres.queries.users import PostgresUsers
 from smartgrid_adapters.postgres.sealing import PostgresDataKeys
 from smartgrid_adapters.postgres.stats import PostgresStats
@@ -83,7 +88,13 @@ async def build_services(settings: Settings, url: str) -> AsyncGenerator[Service
             ids=ids,
             authenticator=TokenAuthenticator(identity.tokens, identity.session, clock),
             store=store,
+            sealer=sealer,
+            facts=PostgresFacts(pool),
             register=PostgresRegister(pool),
+            sensors=PostgresSensors(pool),
+            meters=PostgresMeters(pool, sealer),
+            registers=PostgresRegisters(pool),
+            receipts=PostgresReceipts(pool),
             cursors=Cursors(hmac.digest(master, b"cursors", "sha256"), clock.now),
             identity=identity,
             users=PostgresUsers(pool, sealer),
