@@ -10,6 +10,7 @@ from tests.bench import report
 from tests.bench.database import server
 from tests.bench.harness import Figure, Row
 from tests.bench.product_rows import batches, single_posts, start_and_memory, visible
+from tests.bench.size_rows import statistics_at_size
 from tests.bench.store import append_at_size, append_by_copy, append_by_stock, grouped, many_callers
 
 ROWS: dict[str, Row] = {
@@ -21,9 +22,10 @@ ROWS: dict[str, Row] = {
     "6": single_posts,
     "8": batches,
     "14": visible,
+    "16": statistics_at_size,
     "19": start_and_memory,
 }
-SLOW = {"5"}
+SLOW = {"5", "16"}
 
 
 def main() -> int:

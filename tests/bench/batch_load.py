@@ -29,7 +29,8 @@ class BatchPlan(Struct, kw_only=True):
         since: Time of the first reading, seconds since 1970 [s].
         requests: How many.
         sensors: Sensors in each request.
-        readings: Readings of each sensor in each request, a second apart.
+        readings: Readings of each sensor in each request.
+        step_s: Time between two of them [s].
         connections: Requests in flight.
     """
 
@@ -40,6 +41,7 @@ class BatchPlan(Struct, kw_only=True):
     requests: int = 40
     sensors: int = 50
     readings: int = 100
+    step_s: int = 1
     connections: int = 4
 
     @property
@@ -65,25 +67,28 @@ class BatchSeen(Struct):
 
 def bodies(plan: BatchPlan) -> list[bytes]:
     """Return the bodies of *plan*."""
-    return [_body(plan, number) for number in range(plan.requests)]
+    return [_body(plan, number) for number in range(plan.requests)]  # all of them, so that sending is all that is timed
 
 
 def _body(plan: BatchPlan, number: int) -> bytes:
-    begin = plan.since + number * plan.readings
+    first = number * plan.readings
+    at = [plan.since + (first + i) * plan.step_s for i in range(plan.readings)]
     place = {"lat": 41.3275, "lon": 19.8187}
-    values = [[230 + ((begin + i) * 7 + s * 13) % 900 / 100 for i in range(plan.readings)] for s in range(plan.sensors)]
+    values = [
+        [230 + (i * 7 + s * 13) % 900 / 100 for i in range(first, first + plan.readings)] for s in range(plan.sensors)
+    ]
     if plan.form == "columns":
-        times = [(begin + i) * 1_000_000 for i in range(plan.readings)]
+        times = [second * 1_000_000 for second in at]
         series = [
             {"sensor_id": f"load-{s}", "sensor_type": "voltage", "location": place, "t": times, "v": values[s]}
             for s in range(plan.sensors)
         ]
         return msgspec.msgpack.encode({"series": series})
-    stamps = [datetime.fromtimestamp(begin + i, UTC).isoformat() for i in range(plan.readings)]
+    stamps = [datetime.fromtimestamp(second, UTC).isoformat() for second in at]
     items = [
-        {"sensor_id": f"load-{s}", "sensor_type": "voltage", "location": place, "timestamp": at, "value": value}
+        {"sensor_id": f"load-{s}", "sensor_type": "voltage", "location": place, "timestamp": stamp, "value": value}
         for s in range(plan.sensors)
-        for at, value in zip(stamps, values[s], strict=True)
+        for stamp, value in zip(stamps, values[s], strict=True)
     ]
     return msgspec.json.encode({"readings": items})
 
