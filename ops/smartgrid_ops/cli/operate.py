@@ -53,9 +53,9 @@ def doctor() -> None:
 
 def openapi() -> None:
     """Print the OpenAPI document of the HTTP interface."""
-    from smartgrid_http.openapi import document  # noqa: PLC0415
+    from smartgrid_http.app import whole_document  # noqa: PLC0415
 
-    typer.echo(document(), nl=False)
+    typer.echo(whole_document().decode())
 
 
 @users.command("bootstrap-code")
