@@ -8,7 +8,7 @@ any other outcome goes to the slow scan, which decides.
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, TypeVar, cast
 
 import msgspec
@@ -39,9 +39,9 @@ class JsonLimits(Struct, frozen=True, kw_only=True):
 JSON_LIMITS = JsonLimits()
 
 _UNTYPED: msgspec.json.Decoder[object] = msgspec.json.Decoder()
-_BLANK_BEFORE_COLON = (b" :", b"\n:", b"\t:", b"\r:")
-_NUMBER_BYTES = b"0123456789+-.eE"
-_NUMBERS_AS_ZEROS = bytes(0x30 if byte in _NUMBER_BYTES else 0x20 for byte in range(256))
+_KINDS = {b"0123456789+-.eE": "0", b" \n\t\r": " ", b":": ":", b'"': '"', b"\\\0": "\\"}
+_KIND_OF_BYTE = bytes(next((ord(kind) for of, kind in _KINDS.items() if byte in of), 0x78) for byte in range(256))
+"""Makes one letter of all bytes of a kind: numbers 0, blanks a blank, escapes and NUL a backslash, the rest x."""
 
 
 def strict_value(body: bytes, limits: JsonLimits = JSON_LIMITS) -> object:
@@ -99,38 +99,40 @@ def key_count(body: bytes, limits: JsonLimits = JSON_LIMITS) -> int | None:
     # Without a backslash every quote delimits a string. Without a blank before any colon, each key is a quote
     # followed by a colon, so the count is at least the number of keys; a document decoded to as many keys as
     # that cannot have lost one to a duplicate.
-    if b"\\" in body or b"\0" in body or body.startswith(b"\xef\xbb\xbf"):
+    kinds = body.translate(_KIND_OF_BYTE)
+    if b"\\" in kinds or b" :" in kinds or b"0" * (limits.number_chars + 1) in kinds:
         return None
-    for blank in _BLANK_BEFORE_COLON:
-        if blank in body:
-            return None
-    if not body.isascii():
-        try:
-            body.decode()
-        except UnicodeDecodeError:
-            return None
-    if len(body) > limits.number_chars and b"0" * (limits.number_chars + 1) in body.translate(_NUMBERS_AS_ZEROS):
+    if not body.isascii() and not _is_utf8(body):
         return None
     half = limits.string_bytes // 2
-    if any(body.find(b'"', at, at + half) < 0 for at in range(0, len(body) - half + 1, half)):
+    if len(body) > half and any(body.find(b'"', at, at + half) < 0 for at in range(0, len(body) - half + 1, half)):
         return None
-    return body.count(b'":')
+    return kinds.count(b'":')
+
+
+def _is_utf8(body: bytes) -> bool:
+    try:
+        return not body.decode().startswith("\ufeff")
+    except UnicodeDecodeError:
+        return False
 
 
 def _keys_within(value: object, depth: int) -> int:
     """Count the keys of *value*; -1 when it is nested deeper than *depth*."""
     keys = 0
     level: list[Any] = [value]
-    for _ in range(depth + 1):
+    for _ in range(depth):
         inner: list[Any] = []
         for item in level:
+            members: Iterable[Any]
             if type(item) is dict:
-                members = cast("dict[str, Any]", item)
-                keys += len(members)
-                inner += [member for member in members.values() if type(member) in (dict, list)]
+                keys += len(cast("dict[str, Any]", item))
+                members = cast("dict[str, Any]", item).values()
             elif type(item) is list:
-                items: list[Any] = item  # pyright: ignore[reportUnknownVariableType]  # mypy calls a cast redundant
-                inner += [member for member in items if type(member) in (dict, list)]
+                members = cast("Iterable[Any]", item)
+            else:
+                continue
+            inner += [member for member in members if type(member) is dict or type(member) is list]
         if not inner:
             return keys
         level = inner
