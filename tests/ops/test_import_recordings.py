@@ -45,6 +45,6 @@ def test_household_values_and_times_equal_the_oracle() -> None:
 
 
 def test_steel_register_equals_the_oracle() -> None:
-    found = [(instant(reading), Fraction(reading.number) * 1000) for reading in read(STEEL, "steel.toml")]
+    found = [(instant(reading), int(Fraction(reading.number) * 1000)) for reading in read(STEEL, "steel.toml")]
 
     assert found == oracle.registers(oracle.steel(STEEL))
