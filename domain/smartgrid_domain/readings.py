@@ -97,7 +97,7 @@ def sensor_findings(item: SensorReading, latest_us: int) -> list[Finding]:
     found: list[Finding] = []
     _check_id(item.sensor_id, "/sensor_id", found)
     measurand = MEASURANDS.get(item.sensor_type)
-    if measurand is None and item.sensor_type is not UNSET:
+    if measurand is None and _given(item.sensor_type):
         found.append(Finding("/sensor_type", "unknown_value", f"sensor_type is one of {', '.join(MEASURANDS)}"))
     shift = 0
     if item.unit and measurand is not None:
@@ -293,9 +293,8 @@ def meter_of(value: object, latest_us: int) -> tuple[MeterReading | None, list[F
 
 def item_of(value: object, latest_us: int) -> tuple[Item | None, list[Finding]]:
     """Return *value* as an item of a meter when it has a ``meter_id``, else of a sensor; as :func:`sensor_of`."""
-    if isinstance(value, Mapping) and "meter_id" in value:
-        return meter_of(cast("object", value), latest_us)
-    return sensor_of(value, latest_us)
+    of_meter = isinstance(value, Mapping) and "meter_id" in value
+    return meter_of(value, latest_us) if of_meter else sensor_of(value, latest_us)
 
 
 def _text(value: object) -> str | None:
