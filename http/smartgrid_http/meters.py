@@ -127,7 +127,7 @@ async def visible_from(services: Services, principal: Principal, meter_id: str) 
     "/api/v1/meters",
     opt=describe("Meters", query=MetersQuery, answers={200: MeterPage}, media=("text/csv", "application/x-ndjson")),
 )
-async def list_meters(request: Req, services: NamedDependency[Services]) -> Answer | Streamed:
+async def list_meters(request: Req, services: NamedDependency[Services]) -> Answer:
     """Answer the meters that ever sent a reading, ordered by id; to a viewer only their own."""
     query = query_of(request, MetersQuery)
     principal = principal_of(request.scope)
@@ -206,9 +206,7 @@ async def latest_meter_readings(request: Req, meter_id: FromPath[str], services:
         media=("text/csv", "application/x-ndjson"),
     ),
 )
-async def list_meter_readings(
-    request: Req, meter_id: FromPath[str], services: NamedDependency[Services]
-) -> Answer | Streamed:
+async def list_meter_readings(request: Req, meter_id: FromPath[str], services: NamedDependency[Services]) -> Answer:
     """Answer the readings of a meter in a range of time, with what each counted."""
     query = query_of(request, MeterReadingsQuery)
     principal = principal_of(request.scope)

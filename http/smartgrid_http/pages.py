@@ -20,6 +20,7 @@ from msgspec import DecodeError, Struct, json, msgpack
 from msgspec.structs import astuple, fields
 
 from smartgrid_domain.instants import rfc3339
+from smartgrid_http.answers import Answer
 from smartgrid_http.principal import Principal
 from smartgrid_http.problems import Problem
 
@@ -225,7 +226,7 @@ async def lines_of(form: Form, row_type: type[Struct], pages: AsyncIterator[Sequ
     yield head
 
 
-class Streamed:
+class Streamed(Answer):
     """
     A list that is sent while it is read; an ASGI application.
 
@@ -233,17 +234,17 @@ class Streamed:
     fails later cuts the connection: a list that ends early must not look whole.
     """
 
+    __slots__ = ("_chunks",)
+
     def __init__(self, form: Form, chunks: AsyncIterator[bytes], position: str) -> None:
-        self._headers = [
-            (b"content-type", MEDIA_TYPE_OF[form].encode()),
-            (b"x-event-position", position.encode()),
-        ]
+        content_type, token = MEDIA_TYPE_OF[form].encode(), position.encode()
+        super().__init__(HTTPStatus.OK, headers=[(b"content-type", content_type), (b"x-event-position", token)])
         self._chunks = chunks
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401, ARG002  # the shape of ASGI
         """Send it."""
         chunk = await anext(self._chunks, b"")
-        await send({"type": "http.response.start", "status": 200, "headers": self._headers})
+        await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
         await send({"type": "http.response.body", "body": chunk, "more_body": True})
         async for chunk in self._chunks:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})

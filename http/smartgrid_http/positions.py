@@ -54,9 +54,10 @@ async def head_of(store: EventStore, log: str, min_position: str | None, wait_ms
         Problem: 503 ``projection_behind``.
     """
     wanted = positions_of(min_position).get(log, 0)
-    if wanted and not await store.wait_for(log, wanted, timeout_s=wait_ms / 1000):
+    head = await store.head(log)
+    if wanted > head and not await store.wait_for(log, wanted, timeout_s=wait_ms / 1000):
         raise behind()
-    return await store.head(log)
+    return max(head, wanted)
 
 
 def behind() -> Problem:

@@ -61,7 +61,7 @@ class Readings(Struct, frozen=True, kw_only=True):
         media=("text/csv", "application/x-ndjson"),
     ),
 )
-async def list_readings(request: Req, services: NamedDependency[Services]) -> Answer | Streamed:
+async def list_readings(request: Req, services: NamedDependency[Services]) -> Answer:
     """Answer the readings of a sensor in a range of time."""
     query = query_of(request, ReadingsQuery)
     form = form_of(call_of(request.scope).header(b"accept"))

@@ -94,7 +94,7 @@ class AfterSensor(Struct, frozen=True, array_like=True):
     "/api/v1/sensors",
     opt=describe("Sensors", query=SensorsQuery, answers={200: SensorPage}, media=("text/csv", "application/x-ndjson")),
 )
-async def list_sensors(request: Req, services: NamedDependency[Services]) -> Answer | Streamed:
+async def list_sensors(request: Req, services: NamedDependency[Services]) -> Answer:
     """Answer the sensors that ever sent a reading, ordered by id."""
     query = query_of(request, SensorsQuery)
     form = form_of(call_of(request.scope).header(b"accept"))

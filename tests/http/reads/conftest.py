@@ -1,7 +1,61 @@
 import pytest
 from tests.http.reads.filling import Filler, Pool
 
+from smartgrid_adapters.postgres.event_store import PostgresEventStore
+from smartgrid_adapters.postgres.facts import PostgresFacts
+from smartgrid_adapters.postgres.queries.meter_readings import PostgresRegisters
+from smartgrid_adapters.postgres.queries.meters import PostgresMeters
+from smartgrid_adapters.postgres.queries.readings import PostgresRegister
+from smartgrid_adapters.postgres.queries.receipts import PostgresReceipts
+from smartgrid_adapters.postgres.queries.sensors import PostgresSensors
+from smartgrid_adapters.postgres.sealing import PostgresDataKeys
+from smartgrid_adapters.sealing import KeySealer
+from smartgrid_http.app import build_app
+from smartgrid_http.pages import Cursors
+from smartgrid_http.services import Services
+from smartgrid_http.testing import AsgiClient, FixedClock, fixed_services
+
 
 @pytest.fixture
 def filler(pool: Pool) -> Filler:
     return Filler(pool)
+
+
+@pytest.fixture
+def clock() -> FixedClock:
+    return FixedClock()
+
+
+@pytest.fixture
+def sealer(pool: Pool) -> KeySealer:
+    return KeySealer(PostgresDataKeys(pool), b"m" * 32)
+
+
+@pytest.fixture
+def services(pool: Pool, store: PostgresEventStore, sealer: KeySealer, clock: FixedClock) -> Services:
+    def fail(_: str, error: BaseException) -> None:
+        raise error  # a mistake of ours shows itself, not an answer 500
+
+    return fixed_services(
+        clock=clock,
+        log_error=fail,
+        store=store,
+        sealer=sealer,
+        facts=PostgresFacts(pool),
+        register=PostgresRegister(pool),
+        sensors=PostgresSensors(pool),
+        meters=PostgresMeters(pool, sealer),
+        registers=PostgresRegisters(pool),
+        receipts=PostgresReceipts(pool),
+        cursors=Cursors(b"secret", clock.now),
+    )
+
+
+@pytest.fixture
+def anonymous(services: Services) -> AsgiClient:
+    return AsgiClient(build_app(services))
+
+
+@pytest.fixture
+def client(anonymous: AsgiClient) -> AsgiClient:
+    return anonymous.signed_in("operator")
