@@ -1,0 +1,134 @@
+from typing import Annotated
+
+import msgspec
+import pytest
+from msgspec import Meta, Struct
+
+from smartgrid_schemas.compatibility import breaks
+
+
+class Inner(Struct, frozen=True, tag="inner", array_like=True):
+    a: int
+    b: str | None = None
+
+
+class Before(Struct, tag="fact.v1"):
+    a: int
+    b: str
+    c: Inner | None = None
+    d: list[int] = []  # msgspec copies it
+
+
+class Reordered(Struct, tag="fact.v1"):
+    d: list[int] = []
+    c: Inner | None = None
+    b: str = ""
+    a: int = 0
+
+
+class WithMore(Struct, tag="fact.v1"):
+    a: int | float | None
+    b: str
+    c: Inner | str | None = None
+    d: list[int | str] = []
+    e: str | None = None
+
+
+class WithRequired(Struct, tag="fact.v1"):
+    a: int
+    b: str
+    e: str
+    c: Inner | None = None
+    d: list[int] = []
+
+
+class Without(Struct, tag="fact.v1"):
+    a: int
+    b: str
+
+
+class Narrower(Struct, tag="fact.v1"):
+    a: Annotated[int, Meta(ge=0)]
+    b: str
+    c: Inner | None = None
+    d: list[int] = []
+
+
+class OtherType(Struct, tag="fact.v1"):
+    a: int
+    b: int
+    c: Inner | None = None
+    d: list[int] = []
+
+
+class OtherName(Struct, tag="fact.v2"):
+    a: int
+    b: str
+    c: Inner | None = None
+    d: list[int] = []
+
+
+class OtherDefault(Struct, tag="fact.v1"):
+    a: int
+    b: str
+    c: Inner | None = Inner(1)
+    d: list[int] = []
+
+
+class OtherItems(Struct, tag="fact.v1"):
+    a: int
+    b: str
+    c: Inner | None = None
+    d: list[str] = []
+
+
+class Row(Struct, array_like=True):
+    a: int
+    b: str = ""
+
+
+class LongerRow(Struct, array_like=True):
+    a: int
+    b: str = ""
+    c: int = 0
+
+
+class SwappedRow(Struct, array_like=True):
+    b: str
+    a: int = 0
+
+
+class StricterRow(Struct, array_like=True):
+    a: int
+    b: str
+
+
+class ShorterRow(Struct, array_like=True):
+    a: int
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(Before, Before), (Before, Reordered), (Before, WithMore), (Row, Row), (Row, LongerRow)]
+)
+def test_these_read_all_that_was_stored(old: type[Struct], new: type[Struct]) -> None:
+    assert breaks(msgspec.json.schema(old), msgspec.json.schema(new)) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (Before, WithRequired),
+        (Before, Without),
+        (Before, Narrower),
+        (Before, OtherType),
+        (Before, OtherName),
+        (Before, OtherDefault),
+        (Before, OtherItems),
+        (WithMore, Before),
+        (Row, SwappedRow),
+        (Row, StricterRow),
+        (Row, ShorterRow),
+    ],
+)
+def test_these_do_not(old: type[Struct], new: type[Struct]) -> None:
+    assert breaks(msgspec.json.schema(old), msgspec.json.schema(new))
