@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import re
 from collections.abc import Awaitable, Callable
+from ipaddress import IPv6Address, ip_address
 from typing import Any
 
 from smartgrid_commands.ports import StoreUnavailable
@@ -287,7 +288,12 @@ def _peer(scope: Scope) -> str:
 
 
 def _is_loopback(peer: str) -> bool:
-    return peer == "::1" or peer.startswith(("127.", "::ffff:127."))
+    try:
+        address = ip_address(peer)
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 def _host(value: bytes) -> str:

@@ -5,7 +5,6 @@ import pytest
 from smartgrid_http.answers import Answer
 from smartgrid_http.app import build_app
 from smartgrid_http.policy import POLICY, Access
-from smartgrid_http.principal import LADDER
 from smartgrid_http.routing import MissingFromPolicy
 from smartgrid_http.testing import PRINCIPALS, AsgiClient, fixed_services
 
@@ -172,10 +171,14 @@ async def test_no_other_method_reaches_anything(client: AsgiClient, method: str)
 
 
 def test_roles_are_a_ladder() -> None:
-    viewer, analyst, operator, admin = (Access(least=role, service="users") for role in LADDER)
-    allowed = {
-        name: [row.allows(PRINCIPALS[name]) for row in (viewer, analyst, operator, admin)] for name in PRINCIPALS
-    }
+    rows = (
+        Access(least="viewer", service="users"),
+        Access(least="analyst", service="users"),
+        Access(least="operator", service="users"),
+        Access(least="admin", service="users"),
+    )
+    allowed = {name: [row.allows(principal) for row in rows] for name, principal in PRINCIPALS.items()}
+
     assert allowed[b"viewer"] == [True, False, False, False]
     assert allowed[b"analyst"] == [True, True, False, False]
     assert allowed[b"operator"] == [True, True, True, False]
