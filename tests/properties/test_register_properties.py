@@ -28,7 +28,15 @@ Row = tuple[int, int, int]  # µs since 1970, sequence number, Wh
 MINUTE, HOUR = 60_000_000, 3_600_000_000
 ROLLOVER_AT = 100
 WH = st.integers(0, 100) | st.sampled_from([0, 1, 5, 9, 10, 11, 89, 90, 91, 99, 100])
-ROWS = st.lists(st.tuples(st.integers(0, 40), st.integers(-1, 1), WH), max_size=25, unique_by=lambda row: row[:2])
+# Small values behind a great one: held drops, and drops within them.
+LOW = st.integers(0, 6) | st.sampled_from([0, 1, 2, 3, 30, 100])
+ROWS = st.one_of(
+    [
+        st.lists(st.tuples(st.integers(0, 40), st.integers(-1, 1), wh), max_size=25, unique_by=lambda row: row[:2])
+        for wh in (WH, LOW)
+    ]
+    + [st.lists(LOW, max_size=25).map(lambda values: [(2 * n, -1, wh) for n, wh in enumerate(values)])]
+)
 BREAKS = st.lists(
     st.builds(Break, at_us=st.integers(-1, 41), initial_wh=st.integers(0, 60), final_wh=st.integers(-1, 100)),
     max_size=3,
@@ -112,6 +120,7 @@ def _oracle(rows: list[Row], breaks: list[Break], rollover: int | None) -> list[
 @given(ROWS, BREAKS, st.sampled_from([None, ROLLOVER_AT]))
 @example([(n, -1, wh) for n, wh in enumerate([100, 5, 7, 6, 8])], [], None)
 @example([(n, -1, wh) for n, wh in enumerate([100, 5, 4, 6, 6, 8])], [], None)
+@example([(n, -1, wh) for n, wh in enumerate([100, 5, 6, 4, 5, 6])], [], None)
 @example([(n, -1, wh) for n, wh in enumerate([90, 50, 10])], [], ROLLOVER_AT)
 def test_fold_follows_the_rules_reading_by_reading(rows: list[Row], breaks: list[Break], rollover: int | None) -> None:
     assert fold(_readings(rows), breaks, rollover_at_wh=rollover).delta_wh.tolist() == _oracle(rows, breaks, rollover)
@@ -147,6 +156,16 @@ def test_any_order_of_arrival_gives_the_same(
 
 
 @given(ROWS, BREAKS, SETTINGS, st.lists(st.integers(0, 41), max_size=4).map(sorted))
+@example([(0, -1, 5), (2, -1, 9), (4, -1, 12)], [Break(at_us=2, initial_wh=8, final_wh=7)], {}, [3])
+@example(
+    [(n, -1, wh) for n, wh in enumerate([50, 9, 9, 9, 9, 11, 12])],
+    [Break(at_us=1, initial_wh=30, final_wh=60)],
+    {},
+    [6],
+)
+@example(
+    [(n, -1, wh) for n, wh in enumerate([50, 9, 9, 9, 9])], [Break(at_us=1, initial_wh=30, final_wh=60)], {}, [3, 4]
+)
 def test_going_on_from_a_tail_is_as_folding_all(
     rows: list[Row], breaks: list[Break], settings: dict[str, float | None], cuts: list[int]
 ) -> None:
