@@ -96,6 +96,7 @@ class EmbeddedPostgres:
         settings: PostgreSQL settings that take the place of those in :data:`SETTINGS`.
         binaries: Folder of ``postgres`` and ``initdb``; those of the wheel if absent.
         watched_pid: The server ends with this process; with the one that calls :meth:`start` if absent.
+        on_launch: Called when the server has a process id but may still be recovering.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class EmbeddedPostgres:
         settings: Mapping[str, str] | None = None,
         binaries: Path | None = None,
         watched_pid: int | None = None,
+        on_launch: Callable[[], None] = lambda: None,
     ) -> None:
         self.home = Path(os.path.realpath(home))
         self.data = self.home / "pg"
@@ -112,6 +114,7 @@ class EmbeddedPostgres:
         self._settings = {**SETTINGS, **(settings or {})}
         self._binaries = binaries
         self._watched_pid = watched_pid
+        self._on_launch = on_launch
         self._process: subprocess.Popen[bytes] | None = None
         self._watcher: subprocess.Popen[bytes] | None = None
         self._lifeline: int | None = None
@@ -281,6 +284,7 @@ class EmbeddedPostgres:
             if self._stop_wanted.is_set():
                 raise PostgresUnusable("PostgreSQL was stopped while it started")
             self._launch(binaries)
+            self._on_launch()
             if self._ready():
                 return
             tail = self._log_tail()

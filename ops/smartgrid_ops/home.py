@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -52,6 +53,11 @@ class Home:
         self.path = path
         self.pids_file = path / "run" / "pids.json"
         self._lock: int | None = None
+
+    @property
+    def was_left(self) -> bool:
+        """Whether an earlier run had no chance to tidy up."""
+        return self.pids_file.exists()
 
     @property
     def claimed(self) -> bool:
@@ -105,15 +111,29 @@ class Home:
         except (OSError, msgspec.DecodeError):
             return []
         children = [pid for pid in (*pids.api, *pids.worker) if _is_child(pid)]
-        if _wait(lambda: not any(map(_is_child, children)), 1.0):
+        if _wait(lambda: all(map(is_gone, children)), 1.0):
             return []
         ended = [pid for pid in children if _is_child(pid)]
         for pid in ended:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, 9)
-        if not _wait(lambda: not any(map(_is_child, ended)), limit_s):
+                os.kill(pid, signal.SIGKILL)
+        if not _wait(lambda: all(map(is_gone, ended)), limit_s):
             raise HomeUnusable(f"processes {ended} of an earlier run do not end")
         return ended
+
+
+def is_gone(pid: int) -> bool:
+    """Return whether *pid* has ended, its files and sockets closed; somebody may have to collect it yet."""
+    if sys.platform == "linux":
+        try:
+            return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] in (b"Z", b"X")
+        except (OSError, IndexError):
+            return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
 
 
 def _is_child(pid: int) -> bool:

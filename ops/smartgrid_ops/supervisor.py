@@ -35,6 +35,7 @@ STABLE_S = 30.0
 BUSY_S = 34.0
 """How long a drain may take after the drain delay [s]; then what is left is ended."""
 WORKER_S = 5.0
+LEFT_OVER_S = 5.0
 SECOND_SIGNAL_S = 0.2
 """Two signals closer than this are one: a terminal and a shell may both pass on the same Ctrl-C."""
 
@@ -48,13 +49,15 @@ class Child:
     Attributes:
         name: ``api`` or ``worker``.
         command: Arguments after the interpreter.
+        descriptors: What it inherits. The listening socket is for the API alone: a copy elsewhere would keep it open.
         process: The running one, None between two.
         due: When to start it again, on the monotonic clock [s]; None while it runs.
     """
 
-    def __init__(self, name: str, command: Sequence[str]) -> None:
+    def __init__(self, name: str, command: Sequence[str], descriptors: Sequence[int]) -> None:
         self.name = name
         self.command = command
+        self.descriptors = tuple(descriptors)
         self.process: subprocess.Popen[bytes] | None = None
         self.due: float | None = 0.0
         self._delay_s = FIRST_DELAY_S
@@ -65,13 +68,13 @@ class Child:
         """Its process id, while it runs."""
         return [self.process.pid] if self.process and self.process.poll() is None else []
 
-    def start(self, pass_fds: Sequence[int], environ: dict[str, str]) -> subprocess.Popen[bytes]:
+    def start(self, environ: dict[str, str]) -> subprocess.Popen[bytes]:
         """Start it in a session of its own: Ctrl-C in the terminal is for the supervisor alone."""
         again = ["--restarted"] if self._started and self.name == "api" else []
         self.process = subprocess.Popen(  # noqa: S603 - our own interpreter, our own arguments
             [sys.executable, "-P", "-m", "smartgrid_ops.cli", *self.command, *again],
             stdin=subprocess.DEVNULL,
-            pass_fds=tuple(pass_fds),
+            pass_fds=self.descriptors,
             env=environ,
             start_new_session=True,
         )
@@ -101,7 +104,7 @@ class Supervisor:
         self._settings = settings
         self._home = Home(settings.home)
         self._events: queue.SimpleQueue[tuple[str, object]] = queue.SimpleQueue()
-        self._postgres = None if settings.pg_url else EmbeddedPostgres(settings.home)
+        self._postgres = None if settings.pg_url else EmbeddedPostgres(settings.home, on_launch=self._on_launch)
         self._children: list[Child] = []
         self._socket: socket.socket | None = None
         self._lifeline: tuple[int, int] | None = None
@@ -132,22 +135,27 @@ class Supervisor:
         return code if clean or code else CRASH
 
     def _start(self) -> None:
+        patience_s = LEFT_OVER_S if self._home.was_left else 0.0
         if ended := self._home.end_left_over():
             log.warning("ended what an earlier run left behind", count=len(ended))
         port = self._settings.port or PORTS["gateway"]
-        self._socket = listener.bind(self._settings.host, port)
+        self._socket = _bound(self._settings.host, port, patience_s)
         self._check_signal()
         if self._postgres is not None:
             self._postgres.start()
             self._publish()
             threading.Thread(target=self._keep_postgres, args=(self._postgres,), name="postgres", daemon=True).start()
         self._lifeline = os.pipe()
-        listening, following = str(self._socket.fileno()), str(self._lifeline[0])
+        listening, following = self._socket.fileno(), self._lifeline[0]
+        api = ["serve", "gateway", "--listen-fd", str(listening), MARK, str(following)]
         self._children = [
-            Child("api", ["serve", "gateway", "--listen-fd", listening, MARK, following]),
-            Child("worker", ["worker", MARK, following]),
+            Child("api", api, (listening, following)),
+            Child("worker", ["worker", MARK, str(following)], (following,)),
         ]
         log.info("starting", address=self._settings.host, port=port)
+
+    def _on_launch(self) -> None:
+        self._events.put(("postgres", None))
 
     def _keep_postgres(self, postgres: EmbeddedPostgres) -> None:
         """
@@ -160,7 +168,8 @@ class Supervisor:
             postgres.wait()
             if self._stopping.is_set():
                 return
-            self._events.put(("postgres", "ended"))
+            log.error("PostgreSQL ended")
+            self._events.put(("postgres", None))
             try:
                 postgres.start()
             except PostgresUnusable as error:
@@ -170,7 +179,7 @@ class Supervisor:
                 delay_s = min(LONGEST_DELAY_S, 2 * delay_s)
                 continue
             delay_s = FIRST_DELAY_S
-            self._events.put(("postgres", "started"))
+            log.info("PostgreSQL is back")
 
     def _watch(self) -> int:
         """Keep everything running until the first signal."""
@@ -186,16 +195,13 @@ class Supervisor:
             except queue.Empty:
                 continue
             if kind == "postgres":
-                log.warning("PostgreSQL ended" if what == "ended" else "PostgreSQL started again")
                 self._publish()
             elif kind == "child" and isinstance(what, Child):
                 self._on_end(what)
 
     def _start_child(self, child: Child) -> None:
-        if self._socket is None or self._lifeline is None:
-            return
         environ = {**os.environ, "SMARTGRID_HOME": str(self._settings.home)}
-        process = child.start((self._socket.fileno(), self._lifeline[0]), environ)
+        process = child.start(environ)
         threading.Thread(target=self._follow, args=(child, process), name=child.name, daemon=True).start()
         self._publish()
 
@@ -275,6 +281,18 @@ def _stop(child: Child, limit_s: float) -> bool:
         process.kill()
         process.wait()
         return False
+
+
+def _bound(host: str, port: int, patience_s: float) -> socket.socket:
+    """Bind; a process that was ended this instant may hold the port until its last thread is gone."""
+    end = time.monotonic() + patience_s
+    while True:
+        try:
+            return listener.bind(host, port)
+        except listener.PortInUse:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.05)
 
 
 def _told(code: int, error: Exception) -> int:

@@ -97,10 +97,16 @@ class Product:
             time.sleep(0.05)
         raise AssertionError(f"not ready after {limit_s} s")
 
-    def stop(self) -> int:
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         assert self._process is not None
-        self._process.send_signal(signal.SIGTERM)
+        self._process.send_signal(number)
         return self._process.wait(STOP_S)
+
+    def kill_supervisor(self) -> None:
+        """End the supervisor with no chance to stop what it started."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
 
     def kill(self) -> None:
         if self._process is not None and self._process.poll() is None:
