@@ -113,17 +113,19 @@ async def test_refusals_come_in_order() -> None:
     faults: dict[str, str | None] = {"path": "/api/v1/nowhere", "method": "GET", "token": None, "media": "text/plain"}
     faults |= {"length": "9999999", "query": "?x=1", "body": "{}"}
     told: list[int] = []
-    for fixed in (None, "path", "method", "token", "role", "media", "length", "query", "body"):
-        faults |= {
-            "path": {"path": SENSOR},
-            "method": {"method": "POST"},
-            "token": {"token": "viewer"},
-            "role": {"token": "operator"},
-            "media": {"media": "application/json"},
-            "length": {"length": None},
-            "query": {"query": ""},
-            "body": {"body": '{"a":1}'},
-        }.get(fixed or "", {})
+    fixes: list[dict[str, str | None]] = [
+        {},
+        {"path": SENSOR},
+        {"method": "POST"},
+        {"token": "viewer"},
+        {"token": "operator"},
+        {"media": "application/json"},
+        {"length": None},
+        {"query": ""},
+        {"body": '{"a":1}'},
+    ]
+    for fix in fixes:
+        faults |= fix
         headers = {"Content-Type": faults["media"] or ""}
         if faults["length"] is not None:
             headers["Content-Length"] = faults["length"]

@@ -43,7 +43,10 @@ async def test_errors_become_problems_without_their_secrets(
     async def fail(*_: object) -> Answer:
         raise error
 
-    services = fixed_services(log_error=lambda _id, problem: logged.append(problem))
+    def log_error(_request_id: str, problem: BaseException) -> None:
+        logged.append(problem)
+
+    services = fixed_services(log_error=log_error)
     handler = get(READINGS)(_litestar(error))
     app = build_app(
         services, handlers=[] if kind == "hot" else [handler], hot={("GET", READINGS): fail} if kind == "hot" else {}
