@@ -1,10 +1,22 @@
 """What all tests share; those of ``tests/`` have more in ``tests/conftest.py``."""
 
+import subprocess
+
 import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
+from smartgrid_ops.postgres_programs import wheel_binaries
+
 pytest_collect_file = Sybil(parsers=[PythonCodeBlockParser()], patterns=["*.md"]).pytest()
+
+
+def pytest_report_header() -> str:
+    """Say which server the tests run on."""
+    postgres = wheel_binaries() / "postgres"
+    return subprocess.run(  # noqa: S603  # our own program
+        [postgres, "--version"], capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 @pytest.fixture(scope="session")
