@@ -9,6 +9,7 @@ of CRC-32 over form, data and count close it, so that no flipped bit decodes to 
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Final
 
@@ -31,7 +32,6 @@ _TYPES: Final = tuple(np.dtype(name) for name in ("<u1", "<u2", "<u4", "<u8"))
 _LIMITS: Final = (1 << 8, 1 << 16, 1 << 32)
 _CRC: Final = 4
 _WORD: Final = 1 << 64
-_VARINT_BITS: Final = 63
 _WORTH_SQUEEZING: Final = 24  # bytes; a frame costs about 9
 _ALIGNED: Final = 10**17  # mantissas of one run share an exponent while they stay below
 
@@ -93,7 +93,7 @@ def decode_ints(data: bytes, count: int) -> Ints:
     if not 0 <= count <= MOST_VALUES:
         raise DamagedColumn("no such number of values")
     body = data[:-_CRC]
-    if len(data) <= _CRC or zlib.crc32(body, count).to_bytes(_CRC, "little") != data[-_CRC:]:
+    if len(data) <= _CRC or zlib.crc32(body, count) != int.from_bytes(data[-_CRC:], "little"):
         raise DamagedColumn("the check sum differs")
     form = body[0]
     if form & ~_KNOWN:
@@ -110,7 +110,10 @@ def _stride(body: bytes, count: int) -> Ints:
         raise DamagedColumn("bytes are left over")
     if step == 0:
         return np.full(count, first, np.int64)
-    return (np.arange(count, dtype=np.int64).view(np.uint64) * _word(step) + _word(first)).view(np.int64)
+    result = np.arange(count, dtype=np.int64)
+    result *= step
+    result += first
+    return result
 
 
 def _steps(body: bytes, count: int) -> Ints:
@@ -118,25 +121,27 @@ def _steps(body: bytes, count: int) -> Ints:
         raise DamagedColumn("a first value without a row")
     first, at = _signed(body, 1)
     least, at = _signed(body, at)
-    result = np.empty(count, np.uint64)
-    result[0] = _word(first)
-    result[1:] = _widened(body, at, count - 1, least)
-    return np.cumsum(result, out=result).view(np.int64)
+    result = np.empty(count, np.int64)
+    result[0] = first
+    _fill(result[1:], body, at, least)
+    return np.add.accumulate(result, out=result)
 
 
 def _offsets(body: bytes, count: int) -> Ints:
     least, at = _signed(body, 1)
-    return _widened(body, at, count, least).view(np.int64)
+    result = np.empty(count, np.int64)
+    _fill(result, body, at, least)
+    return result
 
 
-def _widened(body: bytes, at: int, number: int, least: int) -> Words:
+def _fill(result: Ints, body: bytes, at: int, least: int) -> None:
+    """Set *result*; all arithmetic is modulo 2**64, as the differences are."""
     divisor, at = _unsigned(body, at)
-    words = _words(body[at:], body[0], number)
+    result[...] = _narrow_words(body[at:], body[0], len(result))
     if divisor != 1:
-        words *= _word(divisor)
+        result *= divisor if divisor < _WORD // 2 else divisor - _WORD
     if least:
-        words += _word(least)
-    return words
+        result += least
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +176,7 @@ def _body(head: bytes, form: _Narrow) -> bytes:
     return head + plain
 
 
-def _words(data: bytes, form: int, number: int) -> Words:
+def _narrow_words(data: bytes, form: int, number: int) -> NDArray[Any]:
     width = form & _WIDTH
     size = number << width
     if form & _SQUEEZED:
@@ -181,14 +186,10 @@ def _words(data: bytes, form: int, number: int) -> Words:
             raise DamagedColumn("the compressed bytes are damaged") from error
         if width:
             planes = np.frombuffer(data, np.uint8).reshape(-1, number)
-            return np.ascontiguousarray(planes.T).view(_TYPES[width]).ravel().astype(np.uint64)
+            return np.ascontiguousarray(planes.T).view(_TYPES[width]).ravel()
     elif len(data) != size:
         raise DamagedColumn("bytes are missing or left over")
-    return np.frombuffer(data, _TYPES[width]).astype(np.uint64)
-
-
-def _word(value: int) -> np.uint64:
-    return np.uint64(value % _WORD)
+    return np.frombuffer(data, _TYPES[width])
 
 
 def _sealed(body: bytes, count: int) -> bytes:
@@ -209,17 +210,14 @@ def _head(form: int, *numbers: int) -> bytes:
 
 
 def _unsigned(data: bytes, at: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, _VARINT_BITS + 1, 7):
-        if at >= len(data):
-            break
-        byte = data[at]
-        at += 1
+    value = shift = 0
+    for byte in data[at : at + 10]:
         value |= (byte & 0x7F) << shift
+        shift += 7
         if byte < 0x80:  # noqa: PLR2004  # the last byte of the number
-            if value >= _WORD:
-                break
-            return value, at
+            if value < _WORD:
+                return value, at + shift // 7
+            break
     raise DamagedColumn("a number is damaged")
 
 
@@ -373,7 +371,7 @@ def unpack(event: ReadingsRecorded | MeterReadingsRecorded, *, normal: bool = Tr
     if not 1 <= count <= MOST_ROWS or sum(runs) != count or min(runs) < 1 or len(runs) != len(event.series):
         raise DamagedColumn("count, runs and series do not agree")
     mantissas = decode_ints(event.mantissas, count)
-    exponents = _limited(event.exponents, count, -400, 400).astype(np.int16)
+    exponents = _exponents(event.exponents, count)
     if normal:
         mantissas, exponents = normals(mantissas, exponents)
     corrects, metadata, requests = event.corrects or (), event.metadata or (), event.requests or ()
@@ -404,6 +402,14 @@ def _limited(data: bytes, count: int, low: int, high: int) -> Ints:
     if int(values.min()) < low or int(values.max()) > high:
         raise DamagedColumn("a number is out of its range")
     return values
+
+
+@lru_cache(maxsize=256)
+def _exponents(data: bytes, count: int) -> Exponents:
+    """Return exponents, not to be written to: nearly all events of a measurand share these few bytes."""
+    result = _limited(data, count, -400, 400).astype(np.int16)
+    result.flags.writeable = False
+    return result
 
 
 def _check_rows(rows: list[int], count: int) -> None:
