@@ -88,3 +88,21 @@ class Register(Protocol):
     async def stretches(self, stretches: Sequence[tuple[int, int, int]], position: int) -> Readings:
         """Return what counts at *position* of stretches (series, start, end), half-open [µs since 1970], disjoint."""
         ...
+
+    async def neighbours(
+        self, places: Sequence[tuple[int, int]], number: int, position: int, *, before: bool
+    ) -> Readings:
+        """
+        Return up to *number* readings that count at *position* on one side of each place (series, time), next to it.
+
+        Args:
+            places: Series and instant [µs since 1970]; readings at the instant itself are left out.
+            number: Most readings of each.
+            position: Of the log.
+            before: Whether earlier ones are wanted, else later ones.
+        """
+        ...
+
+    async def series_of(self, subject: Subject, subject_ids: Sequence[str]) -> Mapping[int, SeriesName]:
+        """Return all series of some sensors or meters, by id."""
+        ...

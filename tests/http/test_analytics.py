@@ -34,8 +34,9 @@ async def client() -> AsgiClient:
     tables = MemoryRollups(recorder.register)
     await project(recorder.log.events["telemetry"], tables)
     stored = MemoryProjection(name="aggregates", version=1, positions={"telemetry": 1}, tables=tables)
-    services = fixed_services(log_error=_raise, stats=MemoryStats(tables, 1), waiting=Waiting(MemoryStandings([stored])))
-    return AsgiClient(build_app(services, handlers=analytics.handlers, hot={}), token="viewer")
+    waiting = Waiting(MemoryStandings([stored]))
+    services = fixed_services(log_error=_raise, stats=MemoryStats(tables, 1), waiting=waiting)
+    return AsgiClient(build_app(services, handlers=analytics.handlers, hot={})).signed_in("viewer")
 
 
 async def test_stats_of_the_last_day_by_default(client: AsgiClient) -> None:

@@ -59,12 +59,15 @@ class MemoryRegister:
         return {key: (revision.mantissa, revision.exponent) for key, revision in found if revision is not None}
 
     async def stretches(self, stretches: Sequence[tuple[int, int, int]], position: int) -> Readings:
-        rows = [
-            (key, revision)
+        keys = [
+            key
             for key in sorted(self.revisions)
             if any(key.series_id == series and start <= key.measured_at_us < end for series, start, end in stretches)
-            and (revision := self._at(key, position)) is not None
         ]
+        return self._readings(keys, position)
+
+    def _readings(self, keys: Sequence[Key], position: int) -> Readings:
+        rows = [(key, revision) for key in keys if (revision := self._at(key, position)) is not None]
         return Readings(
             series_id=np.array([key.series_id for key, _ in rows], np.int64),
             measured_at_us=np.array([key.measured_at_us for key, _ in rows], np.int64),
@@ -73,6 +76,28 @@ class MemoryRegister:
             exponent=np.array([revision.exponent for _, revision in rows], np.int16),
             quality=np.array([revision.quality for _, revision in rows], np.int8),
         )
+
+    async def neighbours(
+        self, places: Sequence[tuple[int, int]], number: int, position: int, *, before: bool
+    ) -> Readings:
+        keys: list[Key] = []
+        for series, at in places:
+            own = sorted(
+                key
+                for key in self.revisions
+                if key.series_id == series
+                and (key.measured_at_us < at if before else key.measured_at_us > at)
+                and self._at(key, position) is not None
+            )
+            keys += own[-number:] if before else own[:number]
+        return self._readings(sorted(keys), position)
+
+    async def series_of(self, subject: Subject, subject_ids: Sequence[str]) -> Mapping[int, SeriesName]:
+        return {
+            series: name
+            for series, (kind, name) in self.names.items()
+            if kind == subject and name.subject_id in subject_ids
+        }
 
     def _at(self, key: Key, position: int) -> Revision | None:
         known = [revision for revision in self.revisions.get(key, ()) if revision.position <= position]

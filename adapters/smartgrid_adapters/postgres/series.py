@@ -55,6 +55,33 @@ _STRETCH = """
         SELECT FROM reading_retractions t WHERE t.event_id = c.event_id AND t.position <= %(position)s
     )
 """
+_NEIGHBOURS = """
+    SELECT string_agg({packed}, ''::bytea ORDER BY c.series_id, c.measured_at, c.seq)
+    FROM unnest(%(series)s::int[], %(at)s::bigint[]) AS w(series_id, at_us)
+    CROSS JOIN LATERAL (
+        SELECT d.*
+        FROM (
+            SELECT DISTINCT ON (r.measured_at, r.seq)
+                r.series_id, r.measured_at, r.seq, r.mantissa, r.exponent, r.quality, r.event_id
+            FROM reading_register r
+            WHERE r.series_id = w.series_id AND r.position <= %(position)s
+                AND r.measured_at {beyond} 'epoch'::timestamptz + w.at_us * interval '1 microsecond'
+            ORDER BY r.measured_at {order}, r.seq {order}, r.revision DESC
+        ) d
+        WHERE NOT EXISTS (
+            SELECT FROM reading_retractions t WHERE t.event_id = d.event_id AND t.position <= %(position)s
+        )
+        ORDER BY d.measured_at {order}, d.seq {order}
+        LIMIT %(number)s
+    ) c
+"""
+_BEFORE, _AFTER = (
+    sql.SQL(_NEIGHBOURS).format(packed=sql.SQL(PACKED_ROW), beyond=sql.SQL(beyond), order=sql.SQL(order))
+    for beyond, order in (("<", "DESC"), (">", "ASC"))
+)
+_SERIES_OF = """
+    SELECT series_id, subject_id, measurand, phase FROM series WHERE subject = %s AND subject_id = ANY(%s)
+"""
 _PACKED = np.dtype(
     [("series", ">i4"), ("at", ">i8"), ("seq", ">i8"), ("mantissa", ">i8"), ("exponent", ">i2"), ("quality", ">i2")]
 )
@@ -110,6 +137,25 @@ class PostgresSeries:
         )
         row = await cursor.fetchone()
         return readings_of(None if row is None else row[0])
+
+    async def neighbours(
+        self, places: Sequence[tuple[int, int]], number: int, position: int, *, before: bool
+    ) -> Readings:
+        cursor = await self._connection.execute(
+            _BEFORE if before else _AFTER,
+            {
+                "series": [series_id for series_id, _ in places],
+                "at": [at for _, at in places],
+                "number": number,
+                "position": position,
+            },
+        )
+        row = await cursor.fetchone()
+        return readings_of(None if row is None else row[0])
+
+    async def series_of(self, subject: Subject, subject_ids: Sequence[str]) -> Mapping[int, SeriesName]:
+        cursor = await self._connection.execute(_SERIES_OF, (subject, list(subject_ids)))
+        return {row[0]: SeriesName(*row[1:]) for row in await cursor.fetchall()}
 
 
 def readings_of(packed: bytes | None) -> Readings:

@@ -89,28 +89,33 @@ CREATE TABLE consumption_meters_v1 (
     expected_interval_s double precision
 );
 
--- Whose consumption a meter counts, and when. The newest link of a meter is open: until is infinity.
+-- Whose consumption a meter counts, and when.
 CREATE TABLE meter_links_v1 (
     meter_id text COLLATE "C" NOT NULL,
-    since    timestamptz NOT NULL,
-    until    timestamptz NOT NULL DEFAULT 'infinity',
+    since_us bigint NOT NULL,                   -- microseconds since 1970
+    until_us bigint NOT NULL,                   -- not included; the greatest bigint while it holds
     customer bytea NOT NULL,
-    PRIMARY KEY (meter_id, since)
+    PRIMARY KEY (meter_id, since_us)
 );
 CREATE INDEX meter_links_v1_customer ON meter_links_v1 (customer);
 
 -- Exchanges and resets that count.
-CREATE TABLE meter_changes_v1 (
-    meter_id       text COLLATE "C" NOT NULL,
-    register       text COLLATE "C" NOT NULL,
-    at             timestamptz NOT NULL,
-    kind           text NOT NULL,               -- exchange | reset
-    old_final_wh   bigint,
-    new_initial_wh bigint NOT NULL,
-    event_id       uuid NOT NULL,
-    PRIMARY KEY (meter_id, register, at, kind)
+CREATE TABLE meter_breaks_v1 (
+    meter_id   text COLLATE "C" NOT NULL,
+    register   text COLLATE "C" NOT NULL,
+    at_us      bigint NOT NULL,                 -- microseconds since 1970
+    kind       text NOT NULL CHECK (kind IN ('exchange', 'reset')),
+    initial_wh bigint NOT NULL,
+    final_wh   bigint NOT NULL,                 -- -1 when nobody knows
+    PRIMARY KEY (meter_id, register, at_us, kind)
 );
-CREATE INDEX meter_changes_v1_event ON meter_changes_v1 (event_id);
+
+-- Where a register stands when nothing of it is undecided: what is later and not lower follows without a look back.
+CREATE TABLE register_tails_v1 (
+    at_us     bigint NOT NULL,                  -- microseconds since 1970
+    wh        bigint NOT NULL,
+    series_id int PRIMARY KEY
+) WITH (fillfactor = 50);
 
 -- users ------------------------------------------------------------------------------------------------------------
 
@@ -131,5 +136,5 @@ CREATE TABLE users_v1 (
 CREATE VIEW users AS SELECT * FROM users_v1;
 
 GRANT SELECT ON projection_versions, projection_checkpoints, rollups_v1, rollup_sensors_v1, consumption_v1,
-    customer_consumption_v1, consumption_meters_v1, meter_links_v1, meter_changes_v1, users_v1, users
+    customer_consumption_v1, consumption_meters_v1, meter_links_v1, meter_breaks_v1, register_tails_v1, users_v1, users
     TO smartgrid_reader;
