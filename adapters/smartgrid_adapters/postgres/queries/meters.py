@@ -28,7 +28,7 @@ FROM (
         AND (%(register)s::text IS NULL OR s.measurand = %(register)s)
         AND (%(meter_id)s::text IS NULL OR s.subject_id = %(meter_id)s)
         AND (%(customer)s::bytea IS NULL OR s.subject_id IN (
-            SELECT l.meter_id FROM meter_links_v1 l WHERE l.customer = %(customer)s AND l.until = 'infinity'
+            SELECT l.meter_id FROM meter_links_v1 l WHERE l.customer = %(customer)s
         ))
 ) s
 CROSS JOIN LATERAL (
@@ -94,7 +94,7 @@ class PostgresMeters:
         part = wanted
         while True:
             batch = await self._read(part, None)
-            # The index of links lags behind the log; whose a meter is, the log alone decides.
+            # The index holds former links too and lags behind the log; whose a meter is now, the log alone decides.
             found += [meter for meter in batch if wanted.customer_id in (None, meter.customer_id)]
             if len(batch) < wanted.limit or len(found) >= wanted.limit:
                 return found[: wanted.limit]
