@@ -115,7 +115,9 @@ class Front:
             finally:
                 self._deadlines.leave(ticket)
         except ClientGone:
-            watch.status = 499
+            # Some servers say so of a body that breaks its framing too: whoever is still there is told.
+            if not watch.started:
+                await watch.whole(render(_broken("The body broke off"), request_id))
         except Exception as error:
             if watch.started:
                 self.services.log_error(request_id, error)
@@ -146,12 +148,12 @@ class Front:
         if len(raw) + len(scope["query_string"]) > self._limits.uri_bytes:
             raise Problem(414, "uri_too_long", f"The URI has at most {self._limits.uri_bytes} bytes")
         if doubled and (b"host" in doubled or b"content-length" in doubled or b"transfer-encoding" in doubled):
-            raise Problem(
-                400, "bad_request", "A header that must be single came twice", headers={"Connection": "close"}
-            )
+            raise _broken("A header that must be single came twice")
+        if b"transfer-encoding" in heads and b"content-length" in heads:
+            raise _broken("Send Content-Length or Transfer-Encoding, not both")
         hosts = self._hosts
         if hosts is not None and _host(heads.get(b"host", b"")) not in hosts:
-            raise Problem(400, "bad_request", "The Host header names another host")
+            raise _broken("The Host header names another host")
         methods = self.routes.match(scope)
         if methods is None:
             raise Problem(404, "not_found", "There is nothing at this path")
@@ -209,7 +211,7 @@ class Front:
         if length is not None:
             limit = self._limits.bytes_of(access.body)
             if not DIGITS.match(length):
-                raise Problem(400, "bad_request", "Content-Length is not a number", headers={"Connection": "close"})
+                raise _broken("Content-Length is not a number")
             if int(length) > limit:
                 raise too_large(limit)
 
@@ -280,6 +282,10 @@ class _Sent:
 
 def _too_late() -> Problem:
     return Problem(504, "deadline_exceeded", "The answer did not come in time")
+
+
+def _broken(what: str) -> Problem:
+    return Problem(400, "bad_request", what, headers={"Connection": "close"})
 
 
 def _peer(scope: Scope) -> str:

@@ -12,6 +12,7 @@ from smartgrid_http.describe import describe
 from smartgrid_http.metrics import exposition
 from smartgrid_http.services import Services
 
+DEPENDENCIES = frozenset({"store", "bus", "cache"})
 METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -109,7 +110,9 @@ async def health(services: NamedDependency[Services]) -> Answer:
         summary=Summary(total=len(here), healthy=healthy, unhealthy=len(here) - healthy),
         circuit_breakers={},
         dependencies={
-            name: "healthy" if board.results.get(name) else "unhealthy" for name in (*board.needed, *board.wanted)
+            name: "healthy" if board.results.get(name) else "unhealthy"
+            for name in (*board.needed, *board.wanted)
+            if name in DEPENDENCIES
         },
     )
     return answer(payload, status=503 if state == "unhealthy" else 200)

@@ -292,8 +292,17 @@ async def test_a_body_that_does_not_come_is_given_up(pieces: list[dict[str, Any]
     assert (b"connection", b"close") in sent[0]["headers"]
 
 
-async def test_nobody_answers_a_client_that_is_gone() -> None:
-    assert await messages_of(app_of(), SENSOR, [piece(b"{"), {"type": "http.disconnect"}]) == []
+async def test_a_body_that_breaks_off_is_a_bad_request() -> None:
+    sent = await messages_of(app_of(), SENSOR, [piece(b"{"), {"type": "http.disconnect"}])
+
+    assert sent[0]["status"] == 400
+    assert (b"connection", b"close") in sent[0]["headers"]
+
+
+async def test_a_body_has_one_kind_of_length() -> None:
+    sent = await messages_of(app_of(), SENSOR, [], transfer_encoding="chunked", content_length="2")
+
+    assert (sent[0]["status"], b"bad_request" in sent[1]["body"]) == (400, True)
 
 
 async def test_an_upload_may_take_longer_than_the_deadline_but_not_pause() -> None:
