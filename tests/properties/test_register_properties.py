@@ -174,7 +174,7 @@ def test_going_on_from_a_tail_is_as_folding_all(
     spans: list[tuple[int, ...]] = []
 
     tail = fold(_readings([]), **settings).tail  # type: ignore[arg-type]  # as above
-    for low, high in pairwise([-2, *cuts, 42]):
+    for low, high in pairwise([-2, *cuts, 60]):
         new = [row for row in rows if low <= row[0] < high]
         base_us = tail.base[0] if tail.base else -2
         folded = extend(tail, _readings(new), [item for item in breaks if low <= item.at_us < high])

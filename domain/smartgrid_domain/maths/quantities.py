@@ -6,8 +6,7 @@ which is what ``repr`` prints. It is *normal* when its mantissa has no trailing 
 A unit is a power of ten of the canonical one, so converting only shifts the exponent. Rollups and registers work on
 integers in *quanta*: mV, mA, mHz, W, Wh …
 
-Nothing here rounds twice: an integer in quanta comes from the decimal, half to even, never from a float.
-"""
+An integer in quanta comes from the decimal, half to even, never from a float: nothing here rounds twice."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

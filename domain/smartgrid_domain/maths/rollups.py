@@ -10,11 +10,11 @@ A statistic is one correctly rounded division of integers at the very end.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from smartgrid_domain.maths.exact import Numbers, added, small, sums
 from smartgrid_domain.maths.histograms import Histograms, doubled_percentile, grouped
 from smartgrid_domain.maths.quantities import Flags, Ints
 
@@ -22,9 +22,6 @@ QUARTER_US: Final = 900_000_000
 """Length of a stored bucket [µs]."""
 
 _INT64: Final = 2**63
-
-Numbers = NDArray[Any]
-"""int64 while every number fits, else Python integers (dtype object)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +60,10 @@ class Rollups:
             series=self.series[rows],
             start_us=self.start_us[rows],
             n=self.n[rows],
-            s=_small(self.s[rows]),
-            q=_small(self.q[rows]),
-            low=_small(self.low[rows]),
-            high=_small(self.high[rows]),
+            s=small(self.s[rows]),
+            q=small(self.q[rows]),
+            low=small(self.low[rows]),
+            high=small(self.high[rows]),
             histograms=Histograms(
                 np.concatenate((np.zeros(1, np.int64), np.cumsum(np.diff(offsets)[rows]))),
                 self.histograms.bins[kept],
@@ -125,7 +122,7 @@ def fold(series: Ints, start_us: Ints, values: Numbers, bins: Ints) -> Rollups:
     if order is not None:
         series, start_us, values, bins = series[order], start_us[order], values[order], bins[order]
     n = np.diff(starts, append=len(values))
-    s, q = _sums(values, starts, n)
+    s, q = sums(values, starts, n)
     return Rollups(
         series=series[starts],
         start_us=start_us[starts],
@@ -155,45 +152,6 @@ def _order(series: Ints, start_us: Ints) -> Ints:
     if (int(series.max()) - first + 1) * span < _INT64 and not (start_us % QUARTER_US).any():
         return np.argsort((series - first) * span + slots, kind="stable")
     return np.lexsort((start_us, series))
-
-
-def _sums(values: Numbers, starts: Ints, n: Ints) -> tuple[Numbers, Numbers]:
-    """Return S and Q of each bucket: in 64 bits where they provably fit, else about a pivot, else with big integers."""
-    if values.dtype != object:
-        most = int(n.max())
-        size = max(int(values.max()), -int(values.min()))
-        if size * size * most < _INT64:
-            return np.add.reduceat(values, starts), np.add.reduceat(values * values, starts)
-        pivots = values[starts]
-        rest = values - np.repeat(pivots, n)  # may wrap around; then it is not used
-        low, high = np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
-        spread = int((high.astype(object) - low.astype(object)).max())
-        if spread * spread * most < _INT64:
-            first, second = np.add.reduceat(rest, starts).astype(object), np.add.reduceat(rest * rest, starts)
-            center, number = pivots.astype(object), n.astype(object)
-            return (
-                _small(number * center + first),
-                _small(number * center * center + 2 * center * first + second.astype(object)),
-            )
-        values = values.astype(object)
-    return _small(np.add.reduceat(values, starts)), _small(np.add.reduceat(values * values, starts))
-
-
-def _small(numbers: Numbers) -> Numbers:
-    """Return int64 if all fit, so that equal buckets have equal arrays."""
-    if numbers.dtype != object:
-        return numbers
-    fits = all(-_INT64 <= number < _INT64 for number in numbers.tolist())
-    return numbers.astype(np.int64) if fits else numbers
-
-
-def _added(numbers: Numbers, starts: Ints) -> Numbers:
-    if numbers.dtype != object:
-        counts = np.diff(starts, append=len(numbers))
-        if max(int(numbers.max()), -int(numbers.min())) * int(counts.max()) < _INT64:
-            return np.add.reduceat(numbers, starts)
-        numbers = numbers.astype(object)
-    return _small(np.add.reduceat(numbers, starts))
 
 
 def merge(*parts: Rollups) -> Rollups:
@@ -264,10 +222,10 @@ def regroup(rollups: Rollups, *, series: Ints | None = None, start_us: Ints | No
         series=series[firsts],
         start_us=start_us[firsts],
         n=np.add.reduceat(rollups.n[order], starts),
-        s=_added(rollups.s[order], starts),
-        q=_added(rollups.q[order], starts),
-        low=_small(np.minimum.reduceat(rollups.low[order], starts)),
-        high=_small(np.maximum.reduceat(rollups.high[order], starts)),
+        s=added(rollups.s[order], starts),
+        q=added(rollups.q[order], starts),
+        low=small(np.minimum.reduceat(rollups.low[order], starts)),
+        high=small(np.maximum.reduceat(rollups.high[order], starts)),
         histograms=grouped(group[histograms.owners()], histograms.bins, histograms.counts, len(starts)),
     )
 
@@ -304,8 +262,8 @@ def subtract(whole: Rollups, part: Rollups) -> tuple[Rollups, Flags]:
         series=part.series,
         start_us=part.start_us,
         n=-part.n,
-        s=_small(-part.s.astype(object)),
-        q=_small(-part.q.astype(object)),
+        s=small(-part.s.astype(object)),
+        q=small(-part.q.astype(object)),
         low=part.low,
         high=part.high,
         histograms=Histograms(histograms.offsets, histograms.bins, -histograms.counts),
