@@ -4,9 +4,8 @@ What is measured, in which units, and how a value stays exact.
 A value is a decimal ``mantissa * 10**exponent``: the shortest one that reads back as the float64 that was sent,
 which is what ``repr`` prints. It is *normal* when its mantissa has no trailing zero; zero is ``(0, 0)``.
 A unit is a power of ten of the canonical one, so converting only shifts the exponent. Rollups and registers work on
-integers in *quanta*: mV, mA, mHz, W, Wh …
-
-An integer in quanta comes from the decimal, half to even, never from a float: nothing here rounds twice."""
+integers in *quanta* (mV, mA, mHz, W, Wh …) that come from the decimal, half to even, never from a float.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
