@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import hmac
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
 from datetime import timedelta
 
 import structlog
@@ -24,8 +24,9 @@ from smartgrid_adapters.postgres.queries.sensors import PostgresSensors
 from smartgrid_adapters.postgres.queries.users import PostgresUsers
 from smartgrid_adapters.postgres.sealing import PostgresDataKeys
 from smartgrid_adapters.postgres.stats import PostgresStats
+from smartgrid_adapters.postgres.trends import PostgresTrends
 from smartgrid_adapters.sealing import KeySealer, master_key
-from smartgrid_adapters.tokens import BootstrapFile, JwtAccessTokens, load_keys
+from smartgrid_adapters.tokens import BootstrapFile, JwtAccessTokens, SigningKey, load_keys
 from smartgrid_commands.identity import Identity
 from smartgrid_commands.profiles import IdentitySettings
 from smartgrid_http.auth import unauthenticated
@@ -36,8 +37,9 @@ from smartgrid_http.pages import Cursors
 from smartgrid_http.principal import Principal
 from smartgrid_http.services import Services
 from smartgrid_ops.secrets_files import ensure_secret
-from smartgrid_ops.settings import Settings
+from smartgrid_ops.settings import BadSetting, Settings
 from smartgrid_ops.system import SystemClock, SystemIds
+from smartgrid_ops.telemetry import Appends, Build, Heads, Verdicts
 from smartgrid_projections.queries.standing import Waiting
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -55,26 +57,29 @@ async def build_services(settings: Settings, url: str) -> AsyncGenerator[Service
         url: The database.
 
     Raises:
-        FileNotFoundError: A key that must be given is not there.
-        ValueError: A key file holds something else.
+        BadSetting: A key file is missing or holds something else.
     """
     async with contextlib.AsyncExitStack() as stack:
         clock, ids = SystemClock(), SystemIds()
-        master = master_key_of(settings)
+        master, pepper, signing_keys = master_key_of(settings), pepper_of(settings), signing_keys_of(settings)
         pool = await open_pool(url, max_size=POOL_SIZE)
         stack.push_async_callback(pool.close)
         sealer = KeySealer(PostgresDataKeys(pool), master)
         store = PostgresEventStore(pool, sealer=sealer)
         await store.start()
         stack.push_async_callback(store.stop)
-        passwords = Argon2Passwords(pepper_of(settings))
+        standings = PostgresStandings(pool)
+        appends, verdicts, heads = Appends(), Verdicts(), Heads(standings, store, clock)
+        store.writer.on_done = appends.add
+        await stack.enter_async_context(heads.refreshed())
+        passwords = Argon2Passwords(pepper)
         stack.callback(passwords.close)
         identity = Identity(
             store=store,
             accounts=PostgresAccounts(pool),
             sealer=sealer,
             passwords=passwords,
-            tokens=JwtAccessTokens(load_keys(settings.jwt_keys or settings.keys, make=settings.jwt_keys is None)),
+            tokens=JwtAccessTokens(signing_keys),
             clock=clock,
             ids=ids,
             code_file=BootstrapFile(settings.home / "bootstrap-code"),
@@ -98,24 +103,44 @@ async def build_services(settings: Settings, url: str) -> AsyncGenerator[Service
             cursors=Cursors(hmac.digest(master, b"cursors", "sha256"), clock.now),
             identity=identity,
             users=PostgresUsers(pool, sealer),
-            waiting=Waiting(PostgresStandings(pool)),
-            standings=PostgresStandings(pool),
+            waiting=Waiting(standings),
+            standings=standings,
             stats=PostgresStats(pool),
+            trends=PostgresTrends(pool, sealer),
+            tz=settings.tz,
+            price_eur_per_kwh=settings.price_eur_per_kwh,
             health=HealthBoard(needed=checks_of(pool)),
             limits=limits_of(settings),
             hosts=hosts_of(settings),
+            metric_sources=[Build(), appends, verdicts, heads],
             log_error=_log_error,
         )
 
 
 def master_key_of(settings: Settings) -> bytes:
     """Return the key that wraps the data keys; made at the first start where none is given."""
-    return master_key(settings.master_key or ensure_secret(settings.keys / "master-key"))
+    with _named("SMARTGRID_MASTER_KEY"):
+        return master_key(settings.master_key or ensure_secret(settings.keys / "master-key"))
 
 
 def pepper_of(settings: Settings) -> bytes:
     """Return what passwords are peppered with; made at the first start where none is given."""
-    return (settings.pepper or ensure_secret(settings.keys / "pepper")).read_bytes()
+    with _named("SMARTGRID_PEPPER"):
+        return (settings.pepper or ensure_secret(settings.keys / "pepper")).read_bytes()
+
+
+def signing_keys_of(settings: Settings) -> list[SigningKey]:
+    """Return the keys of access tokens; made at the first start where none are given."""
+    with _named("SMARTGRID_JWT_KEYS"):
+        return load_keys(settings.jwt_keys or settings.keys, make=settings.jwt_keys is None)
+
+
+@contextlib.contextmanager
+def _named(setting: str) -> Generator[None, None, None]:
+    try:
+        yield
+    except (OSError, TypeError, ValueError) as error:
+        raise BadSetting(setting, str(error)) from error
 
 
 POOL_SIZE = 8

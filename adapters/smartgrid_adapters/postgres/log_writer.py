@@ -91,6 +91,9 @@ class LogWriter:
         on_down: Called with a log while no connection can be had for longer than *wait_s*.
         wait_s: How long to try for a connection before a unit that has not sent a commit fails [s].
         deadline_s: How long a unit may take in all [s].
+
+    Attributes:
+        on_done: Called with a log and the time [s] that a unit took from its turn to its commit.
     """
 
     def __init__(
@@ -105,6 +108,7 @@ class LogWriter:
         self._connect = dedicated(pool)
         self._announce = announce
         self.on_down = on_down
+        self.on_done: Callable[[str, float], None] | None = None
         self._wait_s = wait_s
         self._deadline_s = deadline_s
         self._connections: dict[str, Connection] = {}
@@ -174,13 +178,17 @@ class LogWriter:
 
         async with self._turns[log]:
             loop = asyncio.get_running_loop()
-            end = loop.time() + self._deadline_s
+            start = loop.time()
+            end = start + self._deadline_s
             for _ in range(ATTEMPTS):
                 conn = await self._connection(log, committing=sent)
                 # Cut, not cancelled: a cancelled statement would first wait for a server that may hang.
                 timer = loop.call_at(end, _cut, conn)
                 try:
-                    return await unit(conn, sending)
+                    done = await unit(conn, sending)
+                    if self.on_done is not None:
+                        self.on_done(log, loop.time() - start)
+                    return done  # noqa: TRY300  # on_done is part of what may break
                 except BaseException as error:
                     if not await self._recover(log, conn, error):
                         raise

@@ -27,6 +27,9 @@ def exit_codes() -> Generator[None, None, None]:
         yield
     except Exit as end:
         raise typer.Exit(end.code) from end
+    except BadSetting as error:
+        typer.echo(f"smartgrid: {error}", err=True)
+        raise typer.Exit(SETTING) from error
     except PortInUse as error:
         typer.echo(f"smartgrid: {error}", err=True)
         raise typer.Exit(PORT_IN_USE) from error
