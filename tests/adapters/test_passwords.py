@@ -8,11 +8,13 @@ import pytest
 from smartgrid_adapters.passwords import QUEUE, THREADS, Argon2Passwords, common_passwords
 from smartgrid_domain.errors import Rejected
 
-CHEAP = {"memory_kib": 64, "passes": 1}
+
+def cheap(pepper: bytes | None = None) -> Argon2Passwords:
+    return Argon2Passwords(pepper, memory_kib=64, passes=1)
 
 
 async def test_a_hash_verifies_its_password_and_no_other() -> None:
-    passwords = Argon2Passwords(**CHEAP)
+    passwords = cheap()
 
     phc = await passwords.hashed("a password")
 
@@ -29,7 +31,7 @@ async def test_the_default_is_what_owasp_advises() -> None:
 
 
 async def test_a_pepper_is_needed_to_verify() -> None:
-    with_pepper, without = Argon2Passwords(b"pepper", **CHEAP), Argon2Passwords(**CHEAP)
+    with_pepper, without = cheap(b"pepper"), cheap()
 
     phc = await with_pepper.hashed("a password")
 
@@ -38,7 +40,7 @@ async def test_a_pepper_is_needed_to_verify() -> None:
 
 
 async def test_a_hash_of_lower_cost_is_replaced_by_a_stronger_one() -> None:
-    old, new = Argon2Passwords(**CHEAP), Argon2Passwords(memory_kib=128, passes=1)
+    old, new = cheap(), Argon2Passwords(memory_kib=128, passes=1)
     phc = await old.hashed("a password")
 
     verified = await new.verify("a password", phc)
@@ -49,7 +51,7 @@ async def test_a_hash_of_lower_cost_is_replaced_by_a_stronger_one() -> None:
 
 
 async def test_what_does_not_fit_the_queue_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    passwords, gate, seen = Argon2Passwords(**CHEAP), threading.Event(), set[str]()
+    passwords, gate, seen = cheap(), threading.Event(), set[str]()
 
     def wait(*_: object) -> bool:
         seen.add(threading.current_thread().name)

@@ -86,10 +86,12 @@ def world_of(  # noqa: PLR0913  # the parts that tests exchange
     sealer: KeySealer,
     clock: FixedClock,
     settings: IdentitySettings | None = None,
+    passwords: Argon2Passwords | None = None,
 ) -> World:
     """Wire a world around a store."""
     keys = load_keys(home / "keys", make=True)
-    tokens, passwords, ids = JwtAccessTokens(keys), Argon2Passwords(b"pepper", **CHEAP), SystemIds()
+    tokens, ids = JwtAccessTokens(keys), SystemIds()
+    passwords = passwords or Argon2Passwords(b"pepper", **CHEAP)
     identity = Identity(
         store=store,
         accounts=accounts,
@@ -123,12 +125,16 @@ def world_of(  # noqa: PLR0913  # the parts that tests exchange
     return world
 
 
-def memory_world(home: Path, settings: IdentitySettings | None = None) -> World:
+def memory_world(
+    home: Path, settings: IdentitySettings | None = None, *, passwords: Argon2Passwords | None = None
+) -> World:
     """Return a world without a database."""
     clock, accounts = FixedClock(), MemoryAccounts()
     sealer = KeySealer(_memory_keys(), MASTER)
     store = MemoryEventStore(sealer=sealer, now=clock.now, carry_out=accounts.carry_out)
-    return world_of(home, store=store, accounts=accounts, sealer=sealer, clock=clock, settings=settings)
+    return world_of(
+        home, store=store, accounts=accounts, sealer=sealer, clock=clock, settings=settings, passwords=passwords
+    )
 
 
 def _memory_keys() -> DataKeys:

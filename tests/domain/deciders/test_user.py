@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smartgrid_domain.deciders.user import ROLES, USER, RegisterUser
+from smartgrid_domain.deciders.user import ROLES, USER, RegisterUser, UserEvent
 from smartgrid_domain.errors import Conflict, Invalid, Rejected
 from smartgrid_schemas.identity import PasswordChanged, UserChanged, UserRegistered
 
@@ -55,6 +55,7 @@ def test_an_account_cannot_be_opened_twice_differently() -> None:
 def test_the_newest_change_counts() -> None:
     changed = UserChanged(user_id="u1", email="b@example.com", role="analyst", customer_id="c1", is_active=False)
 
-    state = reduce(USER.evolve, (REGISTERED, changed, PasswordChanged(user_id="u1")), USER.initial())
+    history: tuple[UserEvent, ...] = (REGISTERED, changed, PasswordChanged(user_id="u1"))
+    state = reduce(USER.evolve, history, USER.initial())
 
     assert (state.role, state.is_active, state.email, state.customer_id) == ("analyst", False, "b@example.com", "c1")
