@@ -134,9 +134,54 @@ class Rows:
     def __len__(self) -> int:
         return len(self.measured_at)
 
+    def picked(self, rows: Ints) -> "Rows":
+        """Return *rows* of these, ascending."""
+        place = {row: number for number, row in enumerate(rows.tolist())}
+        return Rows(
+            sources=self.sources,
+            source_of=self.source_of[rows],
+            measured_at=self.measured_at[rows],
+            seq=self.seq[rows],
+            mantissa=self.mantissa[rows],
+            exponent=self.exponent[rows],
+            quality=self.quality[rows],
+            item=self.item[rows],
+            untimed=None if self.untimed is None else self.untimed[rows],
+            corrects={place[row]: value for row, value in self.corrects.items() if row in place},
+            metadata={place[row]: value for row, value in self.metadata.items() if row in place},
+            places={owner: (place[row], told) for owner, (row, told) in self.places.items() if row in place},
+        )
+
     def shifts(self) -> Ints:
         """Return the power of ten of each row that turns its unit into the canonical one."""
         return np.array([source.shift for source in self.sources], np.int64)[self.source_of]
+
+
+def joined(parts: Sequence[Rows]) -> Rows:
+    """Return the rows of *parts*, one behind the other."""
+    if len(parts) == 1:
+        return parts[0]
+    starts = np.cumsum([0, *(len(part) for part in parts)]).tolist()
+    source_starts = np.cumsum([0, *(len(part.sources) for part in parts)]).tolist()
+    none = np.zeros(0, np.int64)
+    untimed = [np.zeros(len(part), np.bool_) if part.untimed is None else part.untimed for part in parts]
+    result = Rows(
+        sources=[source for part in parts for source in part.sources],
+        source_of=np.concatenate([none, *(p.source_of + s for p, s in zip(parts, source_starts, strict=False))]),
+        measured_at=np.concatenate([none, *(part.measured_at for part in parts)]),
+        seq=np.concatenate([none, *(part.seq for part in parts)]),
+        mantissa=np.concatenate([none, *(part.mantissa for part in parts)]),
+        exponent=np.concatenate([none.astype(np.int16), *(part.exponent for part in parts)]),
+        quality=np.concatenate([none.astype(np.int8), *(part.quality for part in parts)]),
+        item=np.concatenate([none, *(part.item for part in parts)]),
+        untimed=np.concatenate(untimed) if any(flags.any() for flags in untimed) else None,
+    )
+    for part, start in zip(parts, starts, strict=False):
+        result.corrects.update({row + start: value for row, value in part.corrects.items()})
+        result.metadata.update({row + start: value for row, value in part.metadata.items()})
+        for owner, (row, told) in part.places.items():
+            result.places.setdefault(owner, (row + start, told))
+    return result
 
 
 Bad = dict[int, list[Finding]]

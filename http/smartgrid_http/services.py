@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from smartgrid_commands.idempotency import IdempotencyKeys
 from smartgrid_commands.identity import Identity
+from smartgrid_commands.ingestion import Ingestion
 from smartgrid_commands.ports import Clock, EventStore, Ids
 from smartgrid_commands.retracting import Facts
 from smartgrid_commands.sealing import Sealer
@@ -21,6 +23,7 @@ from smartgrid_projections.queries.receipts import Receipts
 from smartgrid_projections.queries.sensors import Sensors
 from smartgrid_projections.queries.standing import Waiting
 from smartgrid_projections.queries.stats import StatsSource
+from smartgrid_projections.queries.trends import TrendsSource
 from smartgrid_projections.queries.users import Users
 
 T = TypeVar("T")
@@ -36,6 +39,8 @@ class Services:
         ids: Fresh ids.
         authenticator: Tokens to principals.
         store: The event store.
+        ingestion: Records readings.
+        keys: Keeps answers by ``Idempotency-Key``.
         sealer: Opens personal fields.
         facts: What ids of readings, exchanges and resets stand for.
         register: Raw readings.
@@ -49,6 +54,9 @@ class Services:
         waiting: Waits until projections come far enough.
         standings: How far projections are.
         stats: What statistics of sensors read.
+        trends: What consumption trends read.
+        tz: Default zone of local days.
+        price_eur_per_kwh: Flat price [€], if one is set.
         health: What the probes answer.
         limits: How much a client may send.
         hosts: Names that the ``Host`` header may have, without port; None for any.
@@ -61,6 +69,8 @@ class Services:
     ids: Ids
     authenticator: Authenticator
     store: EventStore | None = None
+    ingestion: Ingestion | None = None
+    keys: IdempotencyKeys | None = None
     sealer: Sealer | None = None
     facts: Facts | None = None
     register: Register | None = None
@@ -74,6 +84,9 @@ class Services:
     waiting: Waiting | None = None
     standings: Standings | None = None
     stats: StatsSource | None = None
+    trends: TrendsSource | None = None
+    tz: str = "Europe/Tirane"
+    price_eur_per_kwh: float | None = None
     health: HealthBoard = field(default_factory=HealthBoard)
     limits: Limits = DEFAULT_LIMITS
     hosts: frozenset[str] | None = None

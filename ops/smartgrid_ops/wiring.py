@@ -14,6 +14,8 @@ from smartgrid_adapters.postgres.accounts import PostgresAccounts
 from smartgrid_adapters.postgres.checkpoints import PostgresStandings
 from smartgrid_adapters.postgres.event_store import PostgresEventStore
 from smartgrid_adapters.postgres.facts import PostgresFacts
+from smartgrid_adapters.postgres.flush import PostgresReadingStore
+from smartgrid_adapters.postgres.idempotency import PostgresIdempotencyKeys
 from smartgrid_adapters.postgres.migrate import current_version, expected_version
 from smartgrid_adapters.postgres.pool import Connection, Pool, open_pool, run_safely
 from smartgrid_adapters.postgres.queries.meter_readings import PostgresRegisters
@@ -28,6 +30,7 @@ from smartgrid_adapters.postgres.trends import PostgresTrends
 from smartgrid_adapters.sealing import KeySealer, master_key
 from smartgrid_adapters.tokens import BootstrapFile, JwtAccessTokens, SigningKey, load_keys
 from smartgrid_commands.identity import Identity
+from smartgrid_commands.ingestion import Ingestion
 from smartgrid_commands.profiles import IdentitySettings
 from smartgrid_http.auth import unauthenticated
 from smartgrid_http.authentication import TokenAuthenticator
@@ -68,6 +71,8 @@ async def build_services(settings: Settings, url: str) -> AsyncGenerator[Service
         store = PostgresEventStore(pool, sealer=sealer)
         await store.start()
         stack.push_async_callback(store.stop)
+        readings = PostgresReadingStore(pool, store, sealer=sealer)
+        stack.push_async_callback(readings.stop)
         standings = PostgresStandings(pool)
         appends, verdicts, heads = Appends(), Verdicts(), Heads(standings, store, clock)
         store.writer.on_done = appends.add
@@ -93,6 +98,8 @@ async def build_services(settings: Settings, url: str) -> AsyncGenerator[Service
             ids=ids,
             authenticator=TokenAuthenticator(identity.tokens, identity.session, clock),
             store=store,
+            ingestion=Ingestion(readings, clock, count=verdicts.add),
+            keys=PostgresIdempotencyKeys(pool),
             sealer=sealer,
             facts=PostgresFacts(pool),
             register=PostgresRegister(pool),

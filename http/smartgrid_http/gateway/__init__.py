@@ -6,8 +6,10 @@ from litestar.handlers import HTTPRouteHandler
 
 from smartgrid_http import admin, analytics, metering, meters, probes, readings, receipts, sensors, users
 from smartgrid_http.describe import Described
+from smartgrid_http.hot import ingest
+from smartgrid_http.hot.consumption import Consumption
 from smartgrid_http.routing import HotHandler
-from smartgrid_http.services import Services
+from smartgrid_http.services import Services, present
 
 
 def litestar_handlers() -> list[HTTPRouteHandler]:
@@ -18,10 +20,13 @@ def litestar_handlers() -> list[HTTPRouteHandler]:
 
 def hot_handlers(services: Services) -> Mapping[tuple[str, str], HotHandler]:
     """Return the plain ASGI handlers of the hot paths."""
-    _ = services
-    return {}
+    if services.ingestion is None:
+        return {}
+    told = services.registers is not None and services.store is not None
+    consumption = Consumption(present(services.registers), present(services.store)) if told else None
+    return ingest.handlers(ingest.Ingest(services.ingestion, services.keys, consumption))
 
 
 def hot_descriptions() -> Mapping[tuple[str, str], Described]:
     """Return what the hot handlers are, for the OpenAPI document."""
-    return {}
+    return ingest.DESCRIPTIONS

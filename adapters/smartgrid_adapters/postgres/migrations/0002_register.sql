@@ -110,6 +110,32 @@ CREATE TABLE import_parts (
     PRIMARY KEY (import_id, part)
 );
 
+-- Takes the key for its first request, for one whose holder died, or for anyone after a day. A claim that a crash
+-- loses is worth nothing, so its commit does not wait for the disk.
+CREATE FUNCTION idempotency_claim(
+    p_principal text, p_key_hash bytea, p_request_hash bytea, p_lease uuid, p_lease_s int, p_kept_s int,
+    OUT claimed boolean, OUT same boolean, OUT answer bytea, OUT first_position bigint
+) LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM set_config('synchronous_commit', 'off', true);
+    INSERT INTO idempotency AS i (principal, key_hash, request_hash, lease, lease_until)
+        VALUES (p_principal, p_key_hash, p_request_hash, p_lease, now() + make_interval(secs => p_lease_s))
+        ON CONFLICT (principal, key_hash) DO UPDATE
+            SET request_hash = excluded.request_hash, lease = excluded.lease, lease_until = excluded.lease_until,
+                created_at = now(), answer = NULL, first_position = NULL, recorded_at = NULL
+            WHERE i.created_at < now() - make_interval(secs => p_kept_s)
+                OR (i.answer IS NULL AND i.lease_until < now() AND i.request_hash = excluded.request_hash)
+        RETURNING true INTO claimed;
+    IF claimed THEN
+        same := true;
+        RETURN;
+    END IF;
+    claimed := false;
+    SELECT i.request_hash = p_request_hash, i.answer, i.first_position INTO same, answer, first_position
+        FROM idempotency i WHERE i.principal = p_principal COLLATE "C" AND i.key_hash = p_key_hash;
+END
+$$;
+
 -- Finishes the idempotency records of a commit; raises when a lease was taken over meanwhile.
 CREATE FUNCTION idempotency_finish(
     p_principals text[], p_key_hashes bytea[], p_leases uuid[], p_answers bytea[],
@@ -122,7 +148,7 @@ BEGIN
     UPDATE idempotency i SET answer = p.answer, first_position = p_first_position, recorded_at = p_recorded_at
         FROM unnest(p_principals, p_key_hashes, p_leases, p_answers) AS p(principal, key_hash, lease, answer)
         WHERE i.principal = p.principal COLLATE "C" AND i.key_hash = p.key_hash AND i.lease = p.lease
-            AND i.answer IS NULL;
+            AND (i.answer IS NULL OR i.answer = p.answer);
     GET DIAGNOSTICS v_n = ROW_COUNT;
     IF v_n < cardinality(p_leases) THEN
         SELECT p.lease INTO v_lost FROM unnest(p_principals, p_key_hashes, p_leases) AS p(principal, key_hash, lease)
