@@ -16,15 +16,15 @@ from smartgrid_http.conditions import not_found
 from smartgrid_http.describe import describe
 from smartgrid_http.findings import TimeText
 from smartgrid_http.guard import Req
-from smartgrid_http.pages import Streamed, form_of, lines_of, scope_of
+from smartgrid_http.pages import Streamed, form_of, lines_of, scope_of, whole
 from smartgrid_http.params import query_of
 from smartgrid_http.positions import TokenList, WaitMs, head_of
 from smartgrid_http.principal import Principal
 from smartgrid_http.ranges import ALL, PAGE, READINGS_PAGE, Limit, Prefix, RegisterName, Walk, time_range
 from smartgrid_http.services import Services, present
 from smartgrid_projections.queries.meter_readings import MeterReading, Teller
-from smartgrid_projections.queries.meters import Meter, MeterFilter, Meters
-from smartgrid_projections.queries.readings import BATCH, LOG, Slice, pages_of
+from smartgrid_projections.queries.meters import Meter, MeterFilter
+from smartgrid_projections.queries.readings import LOG, Slice, pages_of
 
 NOBODY = "-"
 """Matches no customer: ids begin with a letter or digit."""
@@ -146,24 +146,16 @@ async def list_meters(request: Req, services: NamedDependency[Services]) -> Answ
     )
     position = f"{LOG}@{head}"
     if form != "json":
-        return Streamed(form, lines_of(form, Meter, _all(meters, wanted)), position)
+
+        async def fetch(behind: str, most: int) -> Sequence[Meter]:
+            return await meters.meters(replace(wanted, after=behind, limit=most))
+
+        rows = whole(fetch, lambda one: one.meter_id, after=after, limit=limit)
+        return Streamed(form, lines_of(form, Meter, rows), position)
     found = await meters.meters(replace(wanted, limit=limit + 1))
     page = list(found[:limit])
     cursor = cursors.issue(scope, AfterMeter(page[-1].meter_id)) if len(found) > limit else None
     return answer(MeterPage(data=page, next_cursor=cursor), position=position)
-
-
-async def _all(meters: Meters, wanted: MeterFilter) -> AsyncIterator[Sequence[Meter]]:
-    left, after = wanted.limit, wanted.after
-    while left > 0:
-        part = replace(wanted, after=after, limit=min(left, BATCH))
-        found = await meters.meters(part)
-        if found:
-            yield found
-            after = found[-1].meter_id
-        left -= len(found)
-        if len(found) < part.limit:
-            return
 
 
 @get("/api/v1/meters/{meter_id:str}", opt=describe("A meter", query=MeterQuery, answers={200: MeterAnswer}))

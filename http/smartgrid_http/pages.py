@@ -8,7 +8,7 @@ that pages neither skip nor repeat a row that existed then. It is bound to the c
 import csv
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as NotBase64
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from hashlib import sha256
 from hmac import compare_digest, digest
@@ -25,7 +25,9 @@ from smartgrid_http.principal import Principal
 from smartgrid_http.problems import Problem
 
 LIFE_S = 3600
-MAX_LIMIT = 10_000
+PART = 1000
+"""Rows that are read at a time when a whole list is sent."""
+
 MAC_BYTES = 16
 EXPIRY_BYTES = 8
 MAX_CURSOR = 2048
@@ -224,6 +226,27 @@ async def lines_of(form: Form, row_type: type[Struct], pages: AsyncIterator[Sequ
         yield head + (csv_lines(map(cells, rows)) if form == "csv" else encoder.encode_lines(rows))
         head = b""
     yield head
+
+
+async def whole(
+    fetch: Callable[[str, int], Awaitable[Sequence[P]]], key: Callable[[P], str], *, after: str, limit: int
+) -> AsyncIterator[Sequence[P]]:
+    """
+    Yield the rows of a list ordered by one key, in parts.
+
+    Args:
+        fetch: Returns the first rows behind a key, at most a number of them.
+        key: Returns the key of a row.
+        after: The key to begin behind.
+        limit: Most rows in all.
+    """
+    while limit > 0:
+        most = min(limit, PART)
+        rows = await fetch(after, most)
+        if rows:
+            yield rows
+            after = key(rows[-1])
+        limit = limit - len(rows) if len(rows) == most else 0
 
 
 class Streamed(Answer):

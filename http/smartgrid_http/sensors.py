@@ -1,6 +1,6 @@
 """Sensors: what they are, what they are set to, their newest readings."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from litestar import get, put
@@ -17,13 +17,13 @@ from smartgrid_http.call import call_of, metadata_of, principal_of
 from smartgrid_http.conditions import if_match, not_found
 from smartgrid_http.describe import describe
 from smartgrid_http.guard import Req, body_of
-from smartgrid_http.pages import Streamed, form_of, lines_of, scope_of
+from smartgrid_http.pages import Streamed, form_of, lines_of, scope_of, whole
 from smartgrid_http.params import query_of
 from smartgrid_http.positions import TokenList, WaitMs, head_of
 from smartgrid_http.ranges import ALL, PAGE, Limit, Prefix, SensorType
 from smartgrid_http.services import Services, present
-from smartgrid_projections.queries.readings import BATCH, LOG, Reading, reading_of
-from smartgrid_projections.queries.sensors import Sensor, SensorFilter, Sensors
+from smartgrid_projections.queries.readings import LOG, Reading, reading_of
+from smartgrid_projections.queries.sensors import Sensor, SensorFilter
 from smartgrid_schemas.telemetry import Location
 
 
@@ -106,24 +106,16 @@ async def list_sensors(request: Req, services: NamedDependency[Services]) -> Ans
     wanted = SensorFilter(sensor_type=query.sensor_type, prefix=query.prefix, after=after, limit=limit)
     position = f"{LOG}@{head}"
     if form != "json":
-        return Streamed(form, lines_of(form, Sensor, _all(sensors, wanted)), position)
+
+        async def fetch(behind: str, most: int) -> Sequence[Sensor]:
+            return await sensors.sensors(replace(wanted, after=behind, limit=most))
+
+        rows = whole(fetch, lambda one: one.sensor_id, after=after, limit=limit)
+        return Streamed(form, lines_of(form, Sensor, rows), position)
     found = await sensors.sensors(replace(wanted, limit=limit + 1))
     page = list(found[:limit])
     cursor = cursors.issue(scope, AfterSensor(page[-1].sensor_id)) if len(found) > limit else None
     return answer(SensorPage(data=page, next_cursor=cursor), position=position)
-
-
-async def _all(sensors: Sensors, wanted: SensorFilter) -> AsyncIterator[Sequence[Sensor]]:
-    left, after = wanted.limit, wanted.after
-    while left > 0:
-        part = replace(wanted, after=after, limit=min(left, BATCH))
-        found = await sensors.sensors(part)
-        if found:
-            yield found
-            after = found[-1].sensor_id
-        left -= len(found)
-        if len(found) < part.limit:
-            return
 
 
 @get("/api/v1/sensors/{sensor_id:str}", opt=describe("A sensor", query=FreshQuery, answers={200: SensorAnswer}))

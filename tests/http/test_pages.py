@@ -112,6 +112,12 @@ def test_no_other_text_is_a_cursor(text: str) -> None:
     assert refused(lambda: Cursors(b"secret", FixedClock().now).open(text, SCOPE, Place)) == "invalid_cursor"
 
 
+def test_a_cursor_of_another_form_is_invalid(cursors: Cursors) -> None:
+    cursor = cursors.issue(SCOPE, PLACE)
+
+    assert refused(lambda: cursors.open(cursor, SCOPE, Filters)) == "invalid_cursor"
+
+
 def test_padding_and_length_are_part_of_a_cursor(cursors: Cursors) -> None:
     cursor = cursors.issue(SCOPE, PLACE)
 

@@ -338,6 +338,17 @@ async def test_a_viewer_sees_only_the_meters_of_the_own_customer(  # fixtures
     assert await listed(anonymous.signed_in("analyst"), "?limit=2") == ["m1", "m2"]
     assert await listed(viewer) == await listed(viewer, "?limit=1") == ["m1"]
     assert await listed(stranger) == []
+    lines = await viewer.get("/api/v1/meters", headers={"Accept": "application/x-ndjson"})
+    assert [json.decode(line)["meter_id"] for line in lines.body.splitlines()] == ["m1"]
+    table = await client.get("/api/v1/meters?limit=3", headers={"Accept": "text/csv"})
+    assert [line.split(b",")[:3] for line in table.body.splitlines()[1:]] == [
+        [b"m1", b"c1", b"1.8.0"],
+        [b"m2", b"c2", b"1.8.0"],
+        [b"m3", b"", b"1.8.0"],
+    ]
+    page = (await client.get("/api/v1/meters?limit=3")).json()
+    assert [m["meter_id"] for m in page["data"]] == ["m1", "m2", "m3"]
+    assert await listed(client, f"?cursor={page['next_cursor']}") == ["m4"]
     for path in ("", "/latest", "/readings"):
         assert (await viewer.get(f"/api/v1/meters/m1{path}")).status == 200
         for foreign in ("m2", "m3", "m4", "m9"):
