@@ -1,6 +1,5 @@
 """Commands that run something until a signal."""
 
-import asyncio
 import logging
 import os
 from collections.abc import Coroutine
@@ -83,7 +82,9 @@ def _born(lifeline_fd: int | None) -> None:
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(main)
+    import uvloop  # noqa: PLC0415 - the supervisor has no event loop
+
+    uvloop.run(main)
     logging.shutdown()
     # Not by way of the interpreter's end: a thread of the HTTP server that asks for the interpreter then is unwound
     # through Rust, which aborts the process after a perfect drain.
