@@ -1,4 +1,4 @@
-"""What the readings say: statistics of sensors."""
+"""What the readings say: statistics of sensors, consumption of meters and customers."""
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
@@ -12,23 +12,25 @@ from msgspec import Meta, Struct, field
 from smartgrid_domain.errors import Finding
 from smartgrid_domain.maths.calendar import UnknownZone, zone_of
 from smartgrid_http.answers import answer
-from smartgrid_http.call import call_of
+from smartgrid_http.call import call_of, principal_of
 from smartgrid_http.describe import describe
 from smartgrid_http.findings import TimeText, checked
 from smartgrid_http.guard import Req
 from smartgrid_http.pages import Streamed, form_of, lines_of
 from smartgrid_http.params import query_of
 from smartgrid_http.positions import TokenList, WaitMs, behind, positions_of
-from smartgrid_http.problems import invalid, unavailable
-from smartgrid_http.ranges import Id, time_range
-from smartgrid_http.readings import Phase, SensorType
+from smartgrid_http.problems import Problem, invalid, unavailable
+from smartgrid_http.ranges import DAY, Id, SensorType, time_range
+from smartgrid_http.readings import Phase
 from smartgrid_http.services import Services, present
 from smartgrid_projections.ports import Unavailable
 from smartgrid_projections.queries import stats as statistics
+from smartgrid_projections.queries import trends as consumption
 from smartgrid_projections.queries.standing import Waiting
 
 LOG = "telemetry"
 AGGREGATES = "aggregates"
+CONSUMPTION = "consumption"
 HOUR = timedelta(hours=1)
 
 
@@ -165,4 +167,91 @@ async def one_page(rows: Sequence[Struct]) -> AsyncIterator[Sequence[Struct]]:
     yield rows
 
 
-handlers = [sensor_stats]
+class TrendsQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The query of ``/analytics/consumption/trends``."""
+
+    customer_id: Id | None = None
+    meter_id: Id | None = None
+    days: Annotated[int, Meta(ge=1, le=400)] | None = None
+    start: TimeText | None = field(default=None, name="from")
+    end: TimeText | None = field(default=None, name="to")
+    interval: Literal["1h", "1d", "1w", "1mo"] = "1d"
+    tz: Zone | None = None
+    compare: Literal["previous", "year_ago"] | None = None
+    min_position: TokenList | None = None
+    wait_ms: WaitMs = 2000
+
+
+class Trends(Struct, frozen=True, kw_only=True):
+    """Consumption in local buckets; ``compared_kwh`` only with ``compare``."""
+
+    status: Literal["success"] = "success"
+    period_days: int | float
+    trends: list[consumption.Trend]
+    currency: Literal["EUR"] = "EUR"
+    price_eur_per_kwh: float | None
+
+
+@get(
+    "/api/v1/analytics/consumption/trends",
+    opt=describe(
+        "Consumption of a meter or a customer",
+        query=TrendsQuery,
+        answers={200: Trends},
+        problems=(404, 503),
+        media=("text/csv", "application/x-ndjson"),
+    ),
+)
+async def consumption_trends(request: Req, services: NamedDependency[Services]) -> ASGIApp:
+    """Answer what a meter or a customer consumed, by local hours, days, weeks or months."""
+    query = query_of(request, TrendsQuery)
+    if (query.customer_id is None) == (query.meter_id is None):
+        code = "missing_field" if query.customer_id is None else "duplicate_parameter"
+        raise invalid([Finding("?customer_id", code, "Give one of customer_id and meter_id")])
+    form = form_of(call_of(request.scope).header(b"accept"))
+    span = None if query.days is None else query.days * DAY
+    start, end = either_range("days", span, query.start, query.end, services.clock.now(), default=30 * DAY)
+    principal = principal_of(request.scope)
+    own = None
+    if not principal.at_least("analyst"):
+        own = principal.customer_id
+        if own is None or query.customer_id not in (None, own):
+            raise nowhere()
+    await wait_until(present(services.waiting), [CONSUMPTION], query.min_position, query.wait_ms)
+    wanted = consumption.TrendsQuery(
+        start=start,
+        end=end,
+        interval=query.interval,
+        zone=zone_of(query.tz or services.tz),
+        customer_id=query.customer_id,
+        meter_id=query.meter_id,
+        only_customer=None if query.meter_id is None else own,
+        compare=query.compare,
+        price_eur_per_kwh=services.price_eur_per_kwh,
+    )
+    try:
+        rows, position = await consumption.trends(present(services.trends), wanted)
+    except statistics.TooManyBuckets:
+        raise invalid([Finding("?interval", "out_of_range", "Ask for a longer interval or a shorter range")]) from None
+    except Unavailable as error:
+        raise unavailable("store_unavailable", "The database cannot be reached; try again") from error
+    if rows is None and wanted.only_customer is not None:
+        raise nowhere()  # a meter that never was this customer's looks like one that does not exist
+    token = f"{LOG}@{position}"
+    if form != "json":
+        return Streamed(form, lines_of(form, consumption.Trend, one_page(rows or [])), token)
+    days = hours_of(start, end) / 24
+    payload = Trends(
+        period_days=int(days) if days.is_integer() else days,
+        trends=rows or [],
+        price_eur_per_kwh=services.price_eur_per_kwh,
+    )
+    return answer(payload, position=token)
+
+
+def nowhere() -> Problem:
+    """Return the problem that there is no such meter or customer, or not for this caller."""
+    return Problem(404, "not_found", "There is no such meter or customer")
+
+
+handlers = [sensor_stats, consumption_trends]

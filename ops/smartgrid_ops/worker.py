@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from smartgrid_adapters.postgres.checkpoints import PostgresCheckpoints
+from smartgrid_adapters.postgres.consumption import PostgresConsumption
 from smartgrid_adapters.postgres.event_store import PostgresEventStore
 from smartgrid_adapters.postgres.pool import Pool, dedicated, open_pool
 from smartgrid_adapters.postgres.rollups import PostgresRollups
@@ -23,6 +24,7 @@ from smartgrid_ops.settings import Settings
 from smartgrid_projections.ports import EventLog, Unavailable
 from smartgrid_projections.projection import Projection
 from smartgrid_projections.read_models.aggregates import AGGREGATES
+from smartgrid_projections.read_models.consumption import CONSUMPTION
 from smartgrid_projections.read_models.users import USERS
 from smartgrid_projections.runtime.runner import Pace, Runner, Stopped
 from smartgrid_schemas.envelope import Recorded
@@ -33,6 +35,7 @@ log = structlog.get_logger("smartgrid.worker")
 Tables = Callable[[Any, Sealer], Any]
 PROJECTIONS: Mapping[str, tuple[Projection[Any], Tables]] = {
     AGGREGATES.name: (AGGREGATES, lambda connection, _: PostgresRollups(connection)),
+    CONSUMPTION.name: (CONSUMPTION, PostgresConsumption),
     USERS.name: (USERS, PostgresUserTables),
 }
 """What a worker can fold, and the tables it fills. ``readings`` is written with the log itself."""

@@ -3,6 +3,7 @@
 import psycopg
 from psycopg import sql
 from tests.projections.facts import EPOCH, Recorder
+from tests.projections.meters import MeterRecorder
 
 from smartgrid_adapters.memory.rollups import Bucket
 from smartgrid_projections.register import SeriesName
@@ -17,13 +18,14 @@ TABLES = (
     "customer_consumption_v1",
     "consumption_meters_v1",
     "meter_links_v1",
-    "meter_changes_v1",
+    "meter_breaks_v1",
+    "register_tails_v1",
     "users_v1",
 )
 _MICROSECOND = "'epoch'::timestamptz + %s * interval '1 microsecond'"
 
 
-async def store(database: str, recorder: Recorder) -> None:
+async def store(database: str, recorder: Recorder | MeterRecorder) -> None:
     """Replace the register of *database*, and forget all read models."""
     async with await psycopg.AsyncConnection.connect(database) as connection:
         await connection.execute(

@@ -1,19 +1,20 @@
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import anyio
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.projections.facts import START_US
+from tests.projections.meters import QUARTER, MeterRecorder, Step, steps
 
 from smartgrid_adapters.memory.consumption import MemoryConsumption, Numbers
 from smartgrid_domain.maths.registers import fold
 from smartgrid_projections.read_models.consumption import project
 from smartgrid_projections.read_models.windows import register_readings
-from tests.projections.facts import START_US
-from tests.projections.meters import QUARTER, MeterRecorder, Step, steps
 
 HOUR = 4 * QUARTER
+Rows = dict[tuple[object, int], Numbers]
 NEVER = 2**63
 
 
@@ -30,50 +31,50 @@ def folded(recorder: MeterRecorder, cuts: Sequence[int]) -> MemoryConsumption:
     return tables
 
 
-def oracle(recorder: MeterRecorder) -> tuple[dict[tuple[int, int], Numbers], dict[tuple[bytes, int], Numbers]]:
+class Sums(dict[tuple[object, int], list[int]]):
+    """Wh, estimated Wh and readings by key."""
+
+    def add(self, key: tuple[object, int], numbers: Numbers) -> None:
+        sums = self.setdefault(key, [0, 0, 0])
+        for i, number in enumerate(numbers):
+            sums[i] += number
+
+
+def oracle(recorder: MeterRecorder) -> tuple[Rows, Rows]:
     """Rows and customers by the book: one fold of all that counts, spread Wh by Wh."""
-    rows: dict[tuple[int, int], list[int]] = {}
-    customers: dict[tuple[bytes, int], list[int]] = {}
-    end = len(recorder.log.events["telemetry"])
+    rows, customers = Sums(), Sums()
     for series, (_, name) in recorder.register.names.items():
-        cuts = [at for at, _ in recorder.links.get(name.subject_id, [])]
-
-        async def readings(series: int = series):  # type: ignore[no-untyped-def]  # a closure of one line
-            return await recorder.register.stretches([(series, 0, NEVER)], end)
-
-        own = register_readings(anyio.run(readings))
-        breaks = [item for (meter, _, _), item in recorder.breaks.items() if meter == name.subject_id]
-        counted = fold(own, breaks, rollover_at_wh=recorder.rollovers.get(name.subject_id))
-
-        def add(at_us: int, wh: int, estimated: int, number: int, name=name, series=series, cuts=cuts) -> None:  # type: ignore[no-untyped-def]  # bound to the loop
-            start = max([at_us // HOUR * HOUR, *(cut for cut in cuts if cut <= at_us)])
-            holder = next(
-                (who for since, who in reversed(recorder.links.get(name.subject_id, [])) if since <= at_us), None
-            )
-            for table, key in (
-                (rows, (series, start)),
-                (customers, (holder and holder.encode(), start // HOUR * HOUR)),
-            ):
-                sums = table.setdefault(key, [0, 0, 0])
-                for i, number_ in enumerate((wh, estimated, number)):
-                    sums[i] += number_
-
-        for at_us in own.at_us.tolist():
-            add(at_us, 0, 0, 1)
-        intervals = counted.intervals
-        for a, b, wh in zip(intervals.start_us.tolist(), intervals.end_us.tolist(), intervals.wh.tolist(), strict=True):
-            if a == b:
-                add(a, wh, 0, 0)
-                continue
-            inner = {*range(-(-a // HOUR) * HOUR, b, HOUR), *(cut for cut in cuts if a < cut < b)}
-            edges = sorted({a, b, *inner})
-            for s, e in pairwise(edges):
-                share = wh * (e - a) // (b - a) - wh * (s - a) // (b - a)
-                add(s, share, share if b - a > 2 * HOUR else 0, 0)
-    return (
-        {key: (s[0], s[1], s[2]) for key, s in rows.items() if any(s)},
-        {key: (s[0], s[1], s[2]) for key, s in customers.items() if any(s) and key[0] is not None},
+        links = recorder.links.get(name.subject_id, [])
+        for at_us, *numbers in counted(recorder, series):
+            wh, estimated, number = numbers
+            start = max([at_us // HOUR * HOUR, *(cut for cut, _ in links if cut <= at_us)])
+            rows.add((series, start), (wh, estimated, number))
+            holder = next((who for since, who in reversed(links) if since <= at_us), None)
+            if holder is not None:
+                customers.add((holder.encode(), start // HOUR * HOUR), (wh, estimated, number))
+    first, second = (
+        {key: (sums[0], sums[1], sums[2]) for key, sums in table.items() if any(sums)} for table in (rows, customers)
     )
+    return first, second
+
+
+def counted(recorder: MeterRecorder, series: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yield instant, Wh, estimated Wh and readings of pieces that cross neither an hour nor a change of customer."""
+    name = recorder.register.names[series][1]
+    end = len(recorder.log.events["telemetry"])
+    own = register_readings(anyio.run(recorder.register.stretches, [(series, 0, NEVER)], end))
+    breaks = [item for (meter, _, _), item in recorder.breaks.items() if meter == name.subject_id]
+    intervals = fold(own, breaks, rollover_at_wh=recorder.rollovers.get(name.subject_id)).intervals
+    for at_us in own.at_us.tolist():
+        yield at_us, 0, 0, 1
+    for a, b, wh in zip(intervals.start_us.tolist(), intervals.end_us.tolist(), intervals.wh.tolist(), strict=True):
+        if a == b:
+            yield a, wh, 0, 0
+            continue
+        cuts = [at for at, _ in recorder.links.get(name.subject_id, []) if a < at < b]
+        for s, e in pairwise(sorted({a, b, *range(-(-a // HOUR) * HOUR, b, HOUR), *cuts})):
+            share = wh * (e - a) // (b - a) - wh * (s - a) // (b - a)
+            yield s, share, share if b - a > 2 * HOUR else 0, 0
 
 
 @settings(max_examples=100, deadline=None)

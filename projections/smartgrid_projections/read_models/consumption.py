@@ -28,13 +28,14 @@ from smartgrid_projections.read_models.consumption_tables import (
     MeterState,
     Tail,
 )
-from smartgrid_projections.read_models.energy import HOUR_US, Parts, joint_parts, parts_of
+from smartgrid_projections.read_models.energy import HOUR_US, Parts, counts, joint_parts, parts_of
 from smartgrid_projections.read_models.windows import (
     CONTEXT,
     first_anchor,
     fold_between,
     joined,
     last_anchor,
+    of_series,
     register_readings,
 )
 from smartgrid_projections.register import NO_PHASE, Readings, SeriesName
@@ -241,7 +242,8 @@ class _Work:
                 self._count(customer, start, numbers, 1)
 
     def _holder(self, series: int) -> bytes | None:
-        links = self.new[self.names[series].subject_id].links
+        name = self.names[series]
+        links = self.new[name.subject_id].links if counts(name.measurand) else ()
         return links[-1].customer if links and links[-1].until_us == FOREVER else None
 
     def _count(self, customer: bytes, start_us: int, numbers: Sequence[int], sign: int) -> None:
@@ -260,15 +262,15 @@ class _Work:
         then, now = await register.stretches(spans, before), await register.stretches(spans, after)
         wide: list[int] = []
         for one in series:
-            context = _of(earlier, one), _of(later, one)
-            if not self._fold_window(one, *context, _of(then, one), _of(now, one)):
+            context = of_series(earlier, one), of_series(later, one)
+            if not self._fold_window(one, *context, of_series(then, one), of_series(now, one)):
                 wide.append(one)
         if wide:
             spans = [(one, FIRST_US, LAST_US) for one in wide]
             then, now = await register.stretches(spans, before), await register.stretches(spans, after)
-            nothing = _of(then, 0)
+            nothing = of_series(then, 0)
             for one in wide:
-                self._fold_window(one, nothing, nothing, _of(then, one), _of(now, one), whole=True)
+                self._fold_window(one, nothing, nothing, of_series(then, one), of_series(now, one), whole=True)
 
     def _fold_window(  # noqa: PLR0913  # four stretches of one register
         self, series: int, earlier: Readings, later: Readings, then: Readings, now: Readings, *, whole: bool = False
@@ -286,7 +288,7 @@ class _Work:
             folded = fold_between(all_readings, state.breaks_of(name.measurand), start, end, state.meter.rollover_at_wh)
             parts = parts_of(series, folded, state.links)
             self.parts.append(parts if sign > 0 else parts.negative())
-            for _, at_us, *numbers in parts.rows():
+            for _, at_us, *numbers in parts.rows() if counts(name.measurand) else ():
                 for link in state.links:
                     if link.since_us <= at_us < link.until_us:
                         self._count(link.customer, at_us, numbers, sign)
@@ -307,17 +309,3 @@ def _meter_of(event: Event) -> str | None:
 
 def _us(at: datetime) -> int:
     return (at - _EPOCH) // _MICROSECOND
-
-
-def _of(readings: Readings, series: int) -> Readings:
-    """Return the readings of one series; they are sorted by series."""
-    low, high = np.searchsorted(readings.series_id, [series, series + 1]).tolist()
-    rows = slice(low, high)
-    return Readings(
-        series_id=readings.series_id[rows],
-        measured_at_us=readings.measured_at_us[rows],
-        seq=readings.seq[rows],
-        mantissa=readings.mantissa[rows],
-        exponent=readings.exponent[rows],
-        quality=readings.quality[rows],
-    )

@@ -1,5 +1,6 @@
 """Energy and readings of registers, cut to UTC hours and to the instants at which a meter's customer changed."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -12,6 +13,23 @@ from smartgrid_domain.maths.spreading import Intervals, bounds_around, spread
 
 HOUR_US: Final = 3_600_000_000
 """Length of a bucket [µs]."""
+
+_OBIS: Final = re.compile(r"(?:[0-9]+-[0-9]+:)?([0-9]+)\.8\.([0-9]+)(?:\*[0-9]+)?\Z", re.ASCII)
+
+
+def counts(register: str) -> bool:
+    """
+    Tell whether what a register counted is consumption.
+
+    The total 1.8.0 is. Other energy registers by their OBIS code are not: those of tariffs are parts of it, 2.8.0 is
+    energy that the customer delivered. A name that is no such code is taken at its word.
+
+    Example:
+        >>> [counts(name) for name in ("1.8.0", "1-0:1.8.0*255", "1.8.1", "2.8.0", "main")]
+        [True, True, False, False, True]
+    """
+    match = _OBIS.match(register)
+    return match is None or match.groups() == ("1", "0")
 
 
 class Bounded(Protocol):

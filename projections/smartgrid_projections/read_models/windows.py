@@ -127,3 +127,17 @@ def fold_between(
         readings = up_to(readings, end)
         breaks = [item for item in breaks if item.at_us <= end.at_us]
     return fold(readings, breaks, rollover_at_wh=rollover_at_wh)
+
+
+def of_series(readings: Rows, series: int) -> Rows:
+    """Return the readings of one series; they are sorted by series."""
+    low, high = np.searchsorted(readings.series_id, [series, series + 1]).tolist()
+    rows = slice(low, high)
+    return Rows(
+        series_id=readings.series_id[rows],
+        measured_at_us=readings.measured_at_us[rows],
+        seq=readings.seq[rows],
+        mantissa=readings.mantissa[rows],
+        exponent=readings.exponent[rows],
+        quality=readings.quality[rows],
+    )
