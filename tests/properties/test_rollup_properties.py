@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from smartgrid_domain.maths.histograms import WIDTHS, bins_of, decoded, doubled_percentile, encoded, grouped
+from smartgrid_domain.maths.histograms import WIDTHS, bins_of, decoded, doubled_percentile, edges_to, encoded, grouped
 from smartgrid_domain.maths.rollups import QUARTER_US, Rollups, fold, merge, quarters, regroup, subtract
 from smartgrid_domain.maths.rollups import statistics as statistics_of
 
@@ -178,6 +178,15 @@ def test_greater_values_never_have_a_lesser_bin(values: list[int], width: int) -
 
     assert bins == sorted(bins)
     assert bins == [int(bins_of(_array([value]), width)[0]) for value in values]
+
+
+def test_bins_of_arrays_are_those_of_a_search_at_every_edge() -> None:
+    near = [edge + step for edge in edges_to(2**63)[:-1] for step in (-1, 0, 1) if edge + step < 2**63]
+    values = sorted({-(2**63), 2**63 - 1, 2**62, *near, *(-value for value in near), *range(-3000, 3000)})
+
+    actual = bins_of(np.array(values, np.int64), 0).tolist()
+
+    assert actual == bins_of(np.array(values, object), 0).tolist()
 
 
 @given(st.lists(SMALL, max_size=30), st.lists(st.sampled_from(sorted(set(WIDTHS.values()))), min_size=30, max_size=30))
