@@ -8,6 +8,7 @@ and planned again.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -38,6 +39,7 @@ MOST_EVENT_BYTES: Final = 480_000
 """Rows of one event are estimated to stay below this [bytes]; the limit is 512 KiB."""
 
 _ROW_BYTES: Final = 40
+_MOST_KEYS: Final = 100_000
 
 
 class Stored(NamedTuple):
@@ -163,6 +165,33 @@ class Call:
         self.twin.clear()
         self.state[self.state == ACCEPTED] = PENDING
         self.event[:] = -1
+
+
+class Receipts:
+    """Gives readings that came without a time the time of receipt, or the next free microsecond of their key."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[int, int], int] = {}
+
+    def settle(self, call: Call) -> None:
+        """Move untimed rows of *call* behind those that were settled before; its series are known."""
+        rows = call.rows
+        if rows.untimed is None:
+            return
+        if len(self._last) > _MOST_KEYS:
+            self._last.clear()
+        moved = False
+        for row in np.flatnonzero(rows.untimed).tolist():
+            key = int(call.series[rows.source_of[row]]), int(rows.seq[row])
+            at = int(rows.measured_at[row])
+            last = self._last.get(key, -1)
+            if at <= last:
+                at = last + 1
+                rows.measured_at[row] = at
+                moved = True
+            self._last[key] = at
+        if moved:
+            call.make_ids()
 
 
 def want_places(call: Call) -> None:
@@ -387,7 +416,7 @@ def _pack(
     ranks = rank[source_of]
     order = np.argsort(ranks, kind="stable")
     owner = np.repeat(np.arange(len(storing)), [len(rows) for rows in picked])[order]
-    rows = _joined([rows for rows in picked], np.int64)[order]
+    rows = _joined(picked, np.int64)[order]
 
     def column(of: Callable[[Call], NDArray[Any]]) -> NDArray[Any]:
         parts = [of(call)[wanted] for call, wanted in zip(storing, picked, strict=True)]
@@ -448,7 +477,7 @@ def _ranges(kind_of: Ints, weights: Ints | None) -> list[tuple[int, int]]:
         return []
     edges = [0, *(np.flatnonzero(np.diff(kind_of)) + 1).tolist(), len(kind_of)]
     result: list[tuple[int, int]] = []
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         at = start
         while at < end:
             stop = min(end, at + MOST_ROWS)

@@ -20,7 +20,7 @@ from smartgrid_adapters.postgres.log_writer import Begun, copy_events, versions_
 from smartgrid_adapters.postgres.pool import Connection, Pool
 from smartgrid_adapters.postgres.register import Register
 from smartgrid_commands.ports import ANY_VERSION, OutcomeUnknown, StoreUnavailable
-from smartgrid_commands.reading_flush import PENDING, Call, LeaseLost, Plan, judge, plan, want_places
+from smartgrid_commands.reading_flush import PENDING, Call, LeaseLost, Plan, Receipts, judge, plan, want_places
 from smartgrid_commands.reading_rows import Owner
 from smartgrid_commands.sealing import Sealer
 from smartgrid_schemas.envelope import event_id_of
@@ -99,6 +99,7 @@ class PostgresReadingStore:
         self._wake = asyncio.Event()
         self._flusher: asyncio.Task[None] | None = None
         self._watchful = 0
+        self._receipts = Receipts()
         others = self._writer.on_down
         self._writer.on_down = lambda log: self._on_down(log, others)
 
@@ -108,6 +109,7 @@ class PostgresReadingStore:
         await self.register.prepare(call)
         if call.unknown:
             want_places(call)
+        self._receipts.settle(call)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.append((call, done))
         self._rows_waiting += len(call.rows)
@@ -217,19 +219,22 @@ class PostgresReadingStore:
 
     async def _judge(self, calls: Sequence[Call]) -> bool:
         """Decide what the register knows of *calls*; return whether it knew anything."""
-        knew = False
         for call in calls:
             call.forget()
-            rows = np.flatnonzero(call.state == PENDING).tolist()
-            if not rows:
-                continue
-            found = await self.register.revisions(call, rows)
-            strangers = [
-                replaced for row, (replaced, _) in call.rows.corrects.items() if not _holds(found, row, replaced)
-            ]
-            judge(call, found, await self.register.existing(strangers))
-            knew = knew or bool(found)
-        return knew
+        asked = [(call, rows) for call in calls if len(rows := np.flatnonzero(call.state == PENDING))]
+        if not asked:
+            return False
+        found = await self.register.revisions(asked)
+        strangers = [
+            replaced
+            for (call, _), known in zip(asked, found, strict=True)
+            for row, (replaced, _) in call.rows.corrects.items()
+            if not any(stored.event_id == replaced for stored in known.get(row, ()))
+        ]
+        existing = await self.register.existing(strangers)
+        for (call, _), known in zip(asked, found, strict=True):
+            judge(call, known, existing)
+        return any(found)
 
     async def _write(self, commit: Plan) -> _Written:
         commit_id = uuid4()
@@ -333,10 +338,6 @@ class PostgresReadingStore:
 
         done, _ = await self._writer.transact(LOG, commit_id, body)
         return _Written(done.first_position, done.recorded_at)
-
-
-def _holds(found: Any, row: int, replaced: bytes) -> bool:  # noqa: ANN401  # rows to revisions
-    return row in found and any(stored.event_id == replaced for stored in found[row])
 
 
 class _Leases(Struct, frozen=True):

@@ -1,6 +1,6 @@
 """Looking things up in the reading register, before and besides a flush."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -13,6 +13,7 @@ from smartgrid_adapters.postgres.fixed_arrays import Instants, Int4s, Int8s
 from smartgrid_adapters.postgres.pool import Connection, Pool, run_safely
 from smartgrid_commands.reading_flush import Call, Stored
 from smartgrid_commands.reading_rows import Owner, Source
+from smartgrid_domain.maths.quantities import Ints
 
 _MOST_CACHED: Final = 1_000_000
 _SERIES = """
@@ -102,26 +103,27 @@ class Register:
 
         self.saw(streams[name] for (name,) in await run_safely(self._pool, unit))
 
-    async def revisions(self, call: Call, rows: Sequence[int]) -> Mapping[int, Sequence[Stored]]:
-        """Return all revisions of the keys of *rows* of *call*, for those rows whose key is taken."""
-        columns = call.rows
-        picked = np.asarray(rows, np.int64)
+    async def revisions(self, calls: Sequence[tuple[Call, Ints]]) -> list[dict[int, list[Stored]]]:
+        """Return, for each call, all revisions of the keys of the rows given with it, by row, where a key is taken."""
+        picked = [rows for _, rows in calls]
         arrays = (
-            Int4s(call.series[columns.source_of[picked]]),
-            Instants(columns.measured_at[picked]),
-            Int8s(columns.seq[picked]),
+            Int4s(np.concatenate([call.series[call.rows.source_of[rows]] for call, rows in calls])),
+            Instants(np.concatenate([call.rows.measured_at[rows] for call, rows in calls])),
+            Int8s(np.concatenate([call.rows.seq[rows] for call, rows in calls])),
         )
 
         async def unit(conn: Connection) -> list[Any]:
             fixed_arrays.register(conn)
             async with conn.cursor(binary=True) as cursor:
-                await cursor.execute(_REVISIONS, arrays)
+                await cursor.execute(_REVISIONS, arrays, prepare=True)
                 return await cursor.fetchall()
 
-        found: dict[int, list[Stored]] = {}
-        for number, revision, mantissa, exponent, quality, event_id, position in await run_safely(self._pool, unit):
+        owners = np.repeat(np.arange(len(calls)), [len(rows) for rows in picked]).tolist()
+        numbers: list[int] = np.concatenate(picked).tolist()
+        found: list[dict[int, list[Stored]]] = [{} for _ in calls]
+        for at, revision, mantissa, exponent, quality, event_id, position in await run_safely(self._pool, unit):
             stored = Stored(revision, mantissa, exponent, quality, event_id.bytes, position)
-            found.setdefault(rows[number - 1], []).append(stored)
+            found[owners[at - 1]].setdefault(numbers[at - 1], []).append(stored)
         return found
 
     async def existing(self, event_ids: Iterable[bytes]) -> set[bytes]:
