@@ -180,6 +180,9 @@ def unpack(event: ReadingsRecorded | MeterReadingsRecorded, *, normal: bool = Tr
         normal: Whether values come without trailing zeros in the mantissa, as they were packed. Rollups do not need
             it and save the time: the value is the same.
 
+    Returns:
+        Arrays that are not to be written to; some are shared.
+
     Raises:
         DamagedColumn: The event is not one that was packed: restore it from a backup.
     """
@@ -191,26 +194,35 @@ def unpack(event: ReadingsRecorded | MeterReadingsRecorded, *, normal: bool = Tr
     if normal:
         mantissas, exponents = normals(mantissas, exponents)
     corrects, metadata, requests = event.corrects or (), event.metadata or (), event.requests or ()
-    _check_rows([correction.row for correction in corrects], count)
-    _check_rows([row for row, _ in metadata], count)
+    if corrects or metadata:
+        _check_rows([correction.row for correction in corrects], count)
+        _check_rows([row for row, _ in metadata], count)
     if (event.request_of is None) != (not requests):
         raise DamagedColumn("requests and their column do not agree")
+    zeros, measured, absent = _defaults(count)
     return Rows(
-        series_index=np.repeat(np.arange(len(runs)), runs) if len(runs) > 1 else np.zeros(count, np.int64),
+        series_index=np.repeat(np.arange(len(runs)), runs) if len(runs) > 1 else zeros,
         measured_at_us=decode_ints(event.measured_at, count),
         mantissa=mantissas,
         exponent=exponents,
         quality=_limited(event.qualities, count, 0, len(QUALITIES) - 1).astype(np.int8)
         if event.qualities
-        else np.zeros(count, np.int8),
-        seq=_limited(event.seqs, count, -1, 2**53 - 1) if event.seqs else np.full(count, -1, np.int64),
+        else measured,
+        seq=_limited(event.seqs, count, -1, 2**53 - 1) if event.seqs else absent,
         corrects=corrects,
         metadata=metadata,
         requests=requests,
-        request_of=_limited(event.request_of, count, 0, len(requests) - 1)
-        if event.request_of
-        else np.zeros(count, np.int64),
+        request_of=_limited(event.request_of, count, 0, len(requests) - 1) if event.request_of else zeros,
     )
+
+
+@lru_cache(maxsize=128)
+def _defaults(count: int) -> tuple[Ints, NDArray[np.int8], Ints]:
+    """Return columns that an event leaves out, not to be written to."""
+    columns = np.zeros(count, np.int64), np.zeros(count, np.int8), np.full(count, -1, np.int64)
+    for column in columns:
+        column.flags.writeable = False
+    return columns
 
 
 def _limited(data: bytes, count: int, low: int, high: int) -> Ints:
