@@ -42,9 +42,9 @@ class Answer:
 
     def start(self, more: Sequence[tuple[bytes, bytes]] = ()) -> Scope:
         """Return the message that opens the answer, with *more* headers."""
-        headers = [*self.headers, *more]
-        if self.status != 204:  # noqa: PLR2004  # no content has no length
-            headers.append((b"content-length", b"%d" % len(self.body)))
+        headers = [*self.headers, *more, (b"content-length", b"%d" % len(self.body))]
+        if self.status == 204:  # noqa: PLR2004  # no content has no length
+            headers.pop()
         return {"type": "http.response.start", "status": self.status, "headers": headers}
 
 

@@ -21,7 +21,7 @@ class Call:
         template: Path template of its route.
         access: Who may come here, and with what body.
         principal: Who asks; None on public routes without credentials.
-        deadline: When the answer is due, on the clock of the event loop [s].
+        deadline: When the answer is due, on the monotonic clock [s].
         peer: Address of the client.
         limits: How much the client may send.
         idempotency_key: The header ``Idempotency-Key``, of good form.

@@ -5,6 +5,7 @@ One timer for all: a timer per request costs more than everything else that the 
 """
 
 import asyncio
+from time import monotonic
 
 from smartgrid_http.call import Call
 
@@ -40,11 +41,10 @@ class Deadlines:
 
     def _tick(self) -> None:
         self._timer = None
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = monotonic()
         for task, call in self._open.items():
             if call.deadline <= now and task not in self._expired:
                 self._expired.add(task)
                 task.cancel()
         if self._open:
-            self._timer = loop.call_later(TICK_S, self._tick)
+            self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)

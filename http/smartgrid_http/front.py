@@ -10,6 +10,8 @@ import itertools
 import re
 from collections.abc import Awaitable, Callable
 from ipaddress import IPv6Address, ip_address
+from math import inf
+from time import monotonic
 from typing import Any
 
 from smartgrid_commands.ports import StoreUnavailable
@@ -43,6 +45,7 @@ IDEMPOTENCY_KEY = re.compile(rb"[!-~]{1,128}\Z")
 DIGITS = re.compile(rb"[0-9]{1,12}\Z")
 CHARSET_UTF8 = re.compile(rb"\s*;\s*charset\s*=\s*\"?utf-8\"?\s*\Z", re.IGNORECASE)
 KEYED_METHODS = frozenset({"POST", "PATCH", "DELETE"})
+OPEN = frozenset({"public", "loopback"})
 STREAMED = (b"text/csv", b"application/x-ndjson")
 
 
@@ -78,8 +81,7 @@ class Front:
             await send({"type": "websocket.close", "code": 1008, "reason": "not offered"})
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
-        loop = asyncio.get_running_loop()
-        started = loop.time()
+        started = monotonic()
         heads, doubled, too_big = self._heads(scope)
         own = heads.get(b"x-request-id")
         if own is not None and REQUEST_ID.match(own) and b"x-request-id" not in doubled:
@@ -101,17 +103,11 @@ class Front:
             scope[KEY] = call
             ticket = self._deadlines.enter(call)
             try:
-                await self._admit(call, route, scope, doubled)
-                call.deadline = self._due(call, started)
-                if route.hot is not None:
-                    await watch.whole(await route.hot(scope, receive))
-                else:
-                    watch.call, watch.loop = call, loop
-                    await self._inner(scope, receive, watch.message)
+                await self._serve(call, route, doubled, watch, (scope, receive))
             except asyncio.CancelledError:
                 if not self._deadlines.expired(ticket):
                     raise
-                raise (body_timeout() if call.reading else _too_late()) from None
+                raise (body_timeout() if call.reading else _too_late(call.method)) from None
             finally:
                 self._deadlines.leave(ticket)
         except ClientGone:
@@ -125,7 +121,26 @@ class Front:
             await watch.whole(render(self._problem(error, request_id), request_id))
         finally:
             in_flight[service] -= 1
-            counts.add(watch.status or 500, loop.time() - started)
+            counts.add(watch.status or 500, monotonic() - started)
+
+    async def _serve(
+        self, call: Call, route: Route, doubled: set[bytes], watch: "_Sent", request: tuple[Scope, Receive]
+    ) -> None:
+        """Let the handler of *route* answer, if the caller and the head of the request are good enough."""
+        scope, receive = request
+        token = self._credentials(call, doubled)
+        if token is not None:
+            authenticator, access = self.services.authenticator, route.access
+            principal = authenticator.known(token) or await authenticator.verify(token, strict=access.strict)
+            if not access.allows(principal):
+                raise Problem(403, "forbidden", "Your role does not allow this")
+            call.principal = principal
+        self._admit(call, route, scope["query_string"], doubled)
+        if route.hot is not None:
+            await watch.whole(await route.hot(scope, receive))
+        else:
+            watch.call = call
+            await self._inner(scope, receive, watch.message)
 
     def _heads(self, scope: Scope) -> tuple[dict[bytes, bytes], set[bytes], bool]:
         """Return the headers that anybody looks at, those that came twice, and whether all are too many."""
@@ -163,39 +178,42 @@ class Front:
             raise Problem(405, "method_not_allowed", f"Use one of: {allow}", headers={"Allow": allow})
         return route
 
-    async def _admit(self, call: Call, route: Route, scope: Scope, doubled: set[bytes]) -> None:
-        await self._authorize(call, doubled)
+    def _credentials(self, call: Call, doubled: set[bytes]) -> bytes | None:
+        """Return the token to look at, None where nobody has to be anybody."""
+        heads, least = call.headers, call.access.least
+        authorization, api_key = heads.get(b"authorization"), heads.get(b"x-api-key")
+        if authorization is not None or api_key is not None:
+            if (
+                (authorization is not None and api_key is not None)
+                or b"authorization" in doubled
+                or b"x-api-key" in doubled
+            ):
+                raise ambiguous()
+            if least not in OPEN:
+                return bearer(authorization, api_key)
+        if least == "loopback" and not _is_loopback(call.peer):
+            raise Problem(404, "not_found", "There is nothing at this path")
+        if least not in OPEN and least != "optional":
+            raise unauthenticated()
+        return None
+
+    def _admit(self, call: Call, route: Route, query: bytes, doubled: set[bytes]) -> None:
+        """Refuse what can be refused before anybody looks at the body."""
+        heads = call.headers
         if route.access.body != "none":
             self._body_heads(call)
-        if not route.query and scope["query_string"]:
-            parse_query(scope["query_string"], NoParameters)
-        key = call.headers.get(b"idempotency-key")
+        if query and not route.query:
+            parse_query(query, NoParameters)
+        key = heads.get(b"idempotency-key")
         if key is not None and route.method in KEYED_METHODS:
             if b"idempotency-key" in doubled or not IDEMPOTENCY_KEY.match(key):
                 message = "Idempotency-Key is 1 to 128 visible ASCII characters"
                 raise invalid([Finding("@Idempotency-Key", "bad_format", message)])
             call.idempotency_key = key.decode("ascii")
-
-    async def _authorize(self, call: Call, doubled: set[bytes]) -> None:
-        access, heads = call.access, call.headers
-        if doubled and (b"authorization" in doubled or b"x-api-key" in doubled):
-            raise ambiguous()
-        authorization, api_key = heads.get(b"authorization"), heads.get(b"x-api-key")
-        if authorization is not None and api_key is not None:
-            raise ambiguous()
-        least = access.least
-        if least == "loopback":
-            if not _is_loopback(call.peer):
-                raise Problem(404, "not_found", "There is nothing at this path")
-        elif least != "public":
-            token = bearer(authorization, api_key)
-            if token is not None:
-                authenticator = self.services.authenticator
-                call.principal = authenticator.known(token) or await authenticator.verify(token, strict=access.strict)
-                if not access.allows(call.principal):
-                    raise Problem(403, "forbidden", "Your role does not allow this")
-            elif least != "optional":
-                raise unauthenticated()
+        if route.access.body == "import":
+            call.deadline = inf  # an upload has an idle limit instead
+        elif b"deadline-ms" in heads:
+            call.deadline += self._asked_s(heads[b"deadline-ms"]) - self._limits.deadline_s
 
     def _body_heads(self, call: Call) -> None:
         """Refuse a body by its headers alone."""
@@ -215,18 +233,12 @@ class Front:
             if int(length) > limit:
                 raise too_large(limit)
 
-    def _due(self, call: Call, started: float) -> float:
-        if call.access.body == "import":
-            return float("inf")  # an upload has an idle limit instead
-        asked = call.headers.get(b"deadline-ms")
-        if asked is None:
-            return started + self._limits.deadline_s
+    def _asked_s(self, asked: bytes) -> float:
         if not DIGITS.match(asked):
             raise invalid([Finding("@Deadline-Ms", "bad_format", "Deadline-Ms is a whole number of milliseconds")])
-        due = started + min(self._limits.deadline_s, int(asked) / 1000)
         if int(asked) == 0:
-            raise _too_late()
-        return due
+            raise _too_late("GET")
+        return min(self._limits.deadline_s, int(asked) / 1000)
 
     def _problem(self, error: Exception, request_id: str) -> Problem:
         problem = problem_of(error)
@@ -249,7 +261,7 @@ class Front:
 class _Sent:
     """The way back: adds the headers that every answer has, and sees what went out."""
 
-    __slots__ = ("_request_id", "_send", "call", "loop", "started", "status", "streaming")
+    __slots__ = ("_request_id", "_send", "call", "started", "status", "streaming")
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send, self._request_id = send, request_id
@@ -257,7 +269,6 @@ class _Sent:
         self.streaming = False
         self.status = 0
         self.call: Call | None = None
-        self.loop: asyncio.AbstractEventLoop | None = None
 
     def _more(self) -> list[tuple[bytes, bytes]]:
         return [(b"x-request-id", self._request_id.encode("ascii")), *GUARDING]
@@ -275,13 +286,15 @@ class _Sent:
             headers = list(message["headers"])
             self.streaming = any(name == b"content-type" and value.startswith(STREAMED) for name, value in headers)
             message = {**message, "headers": [*headers, *self._more()]}
-        if self.streaming and self.call is not None and self.loop is not None:
-            self.call.deadline = self.loop.time() + self.call.limits.idle_s  # exports: no total deadline, no long pause
+        if self.streaming and self.call is not None:
+            self.call.deadline = monotonic() + self.call.limits.idle_s  # exports: no total deadline, no long pause
         await self._send(message)
 
 
-def _too_late() -> Problem:
-    return Problem(504, "deadline_exceeded", "The answer did not come in time")
+def _too_late(method: str) -> Problem:
+    # Whatever writes may have been committed: only repeating it, or looking, tells.
+    extra = {} if method == "GET" else {"outcome": "unknown"}
+    return Problem(504, "deadline_exceeded", "The answer did not come in time", extra=extra)
 
 
 def _broken(what: str) -> Problem:

@@ -325,6 +325,16 @@ async def test_no_request_lives_longer_than_its_deadline() -> None:
     assert loop.time() - started < 0.3 + 0.25
 
 
+async def test_a_write_that_is_cut_may_have_happened() -> None:
+    app = build_app(fixed_services(limits=LIMITS), handlers=[], hot={**HOT, ("POST", SENSOR): hang})
+
+    read = await AsgiClient(app).signed_in("viewer").get(ME)
+    write = await AsgiClient(app).signed_in("operator").post(SENSOR, {"a": 1})
+
+    assert (write.status, write.json()["outcome"]) == (504, "unknown")
+    assert "outcome" not in read.json()
+
+
 async def test_a_caller_can_only_shorten_the_deadline() -> None:
     client = AsgiClient(app_of(limits=LIMITS)).signed_in("viewer")
 
