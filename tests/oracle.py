@@ -185,8 +185,8 @@ def registers(intervals: Iterable[tuple[datetime, Fraction]]) -> list[tuple[date
 
 
 def consumption(readings: list[tuple[datetime, int]], start_of: Callable[[datetime], datetime]) -> dict[datetime, int]:
-    """Return energy [Wh] by bucket; no interval of the file crosses the end of an hour."""
-    found: dict[datetime, int] = defaultdict(int)
+    """Return energy [Wh] by bucket with a reading or energy; no interval of the file crosses an hour."""
+    found: dict[datetime, int] = defaultdict(int, {start_of(at): 0 for at, _ in readings})
     for (start, before), (_, after) in pairwise(readings):
         found[start_of(start)] += after - before
     return dict(sorted(found.items()))

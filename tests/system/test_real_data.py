@@ -1,6 +1,7 @@
 """Real recordings in by HTTP; what comes out equals an oracle that reads the files itself, digit by digit."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -200,8 +201,10 @@ def test_trends_by_local_day_equal_the_register_differences(
         tz=zone,
     )
 
-    assert {moment(row["date"]): row["total_consumption_kwh"] for row in answer["trends"]} == {
-        start: wh / 1000 for start, wh in oracle.consumption(registers, oracle.day_start(zone)).items()
+    start_of = oracle.day_start(zone)
+    counts = Counter(start_of(at) for at, _ in registers)
+    assert {moment(row["date"]): (row["total_consumption_kwh"], row["reading_count"]) for row in answer["trends"]} == {
+        start: (wh / 1000, counts[start]) for start, wh in oracle.consumption(registers, start_of).items()
     }
     assert {row["hours"] for row in answer["trends"]} == ({24} if zone == "Asia/Seoul" else {23, 24, 25})
 
