@@ -155,3 +155,8 @@ async def optional_body_of(request: Req, wanted: type[T]) -> T | None:
     """Return the JSON body of *request* as a *wanted*, None when there is none."""
     body = await read_body(request.scope, request.receive)
     return decode_json(body, wanted, call_of(request.scope).limits.json()) if body else None
+
+
+def decoded(request: Req, body: bytes, wanted: type[T]) -> T:
+    """Return the JSON *body* of *request*, read before, as a *wanted*; raises as :func:`decode_json`."""
+    return decode_json(body, wanted, call_of(request.scope).limits.json())

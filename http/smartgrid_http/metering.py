@@ -21,7 +21,8 @@ from smartgrid_http.call import call_of, metadata_of
 from smartgrid_http.conditions import if_match
 from smartgrid_http.describe import describe
 from smartgrid_http.findings import TimeText
-from smartgrid_http.guard import Req, body_of
+from smartgrid_http.guard import Req, body_of, decoded, read_body
+from smartgrid_http.idempotency import once
 from smartgrid_http.meters import MeterAnswer, meter_answer
 from smartgrid_http.problems import invalid
 from smartgrid_http.ranges import Id, Reason, RegisterName
@@ -122,16 +123,21 @@ def w_of(kilowatts: float) -> float:
 )
 async def exchange_meter(request: Req, meter_id: FromPath[str], services: NamedDependency[Services]) -> Answer:
     """Record that the device behind a meter was replaced."""
-    body = await body_of(request, MeterExchange)
-    command = ExchangeMeter(
-        meter_id=meter_id,
-        register=body.register,
-        at=past(body.at, services.clock.now()),
-        old_final_wh=wh_of(body.old_final),
-        new_initial_wh=wh_of(body.new_initial),
-        reason=body.reason,
-    )
-    return await _decide(request, services, command)
+    sent = await read_body(request.scope, request.receive)
+
+    async def run() -> Answer:
+        body = decoded(request, sent, MeterExchange)
+        command = ExchangeMeter(
+            meter_id=meter_id,
+            register=body.register,
+            at=past(body.at, services.clock.now()),
+            old_final_wh=wh_of(body.old_final),
+            new_initial_wh=wh_of(body.new_initial),
+            reason=body.reason,
+        )
+        return await _decide(request, services, command)
+
+    return await once(services.keys, request.scope, sent, run)
 
 
 @post(
@@ -145,10 +151,15 @@ async def exchange_meter(request: Req, meter_id: FromPath[str], services: NamedD
 )
 async def reset_meter(request: Req, meter_id: FromPath[str], services: NamedDependency[Services]) -> Answer:
     """Record that a register restarted from 0."""
-    body = await body_of(request, RegisterReset)
-    at = past(body.at, services.clock.now())
-    command = ResetMeter(meter_id=meter_id, register=body.register, at=at, reason=body.reason)
-    return await _decide(request, services, command)
+    sent = await read_body(request.scope, request.receive)
+
+    async def run() -> Answer:
+        body = decoded(request, sent, RegisterReset)
+        at = past(body.at, services.clock.now())
+        command = ResetMeter(meter_id=meter_id, register=body.register, at=at, reason=body.reason)
+        return await _decide(request, services, command)
+
+    return await once(services.keys, request.scope, sent, run)
 
 
 def past(text: str, now: datetime) -> datetime:

@@ -16,7 +16,8 @@ from smartgrid_http.call import call_of, metadata_of, principal_of
 from smartgrid_http.conditions import uuid_in_path
 from smartgrid_http.describe import describe
 from smartgrid_http.findings import TimeText
-from smartgrid_http.guard import Req, body_of
+from smartgrid_http.guard import Req, decoded, read_body
+from smartgrid_http.idempotency import once
 from smartgrid_http.pages import Streamed, form_of, lines_of, scope_of
 from smartgrid_http.params import query_of
 from smartgrid_http.positions import TokenList, WaitMs, head_of
@@ -124,18 +125,23 @@ class RetractionAnswer(Struct, frozen=True, kw_only=True):
 async def retract_reading(request: Req, event_id: FromPath[str], services: NamedDependency[Services]) -> Answer:
     """Take a reading, an exchange or a reset back: it stays in the log and no longer counts."""
     call = call_of(request.scope)
-    body = await body_of(request, Retraction)
-    fact = uuid_in_path(event_id)
-    retracted = await retract(
-        fact,
-        body.reason,
-        present(services.store),
-        present(services.facts),
-        metadata=metadata_of(call),
-        commit_id=services.ids.uuid(),
-    )
-    position = f"{LOG}@{retracted.position}"
-    return answer(RetractionAnswer(event_id=fact, position=position), position=position)
+    sent = await read_body(request.scope, request.receive)
+
+    async def run() -> Answer:
+        body = decoded(request, sent, Retraction)
+        fact = uuid_in_path(event_id)
+        retracted = await retract(
+            fact,
+            body.reason,
+            present(services.store),
+            present(services.facts),
+            metadata=metadata_of(call),
+            commit_id=services.ids.uuid(),
+        )
+        position = f"{LOG}@{retracted.position}"
+        return answer(RetractionAnswer(event_id=fact, position=position), position=position)
+
+    return await once(services.keys, request.scope, sent, run)
 
 
 handlers = [list_readings, retract_reading]

@@ -9,6 +9,7 @@ from smartgrid_http.call import principal_of
 from smartgrid_http.conditions import not_found, uuid_in_path
 from smartgrid_http.describe import describe
 from smartgrid_http.guard import Req
+from smartgrid_http.hot.ingest import covers
 from smartgrid_http.meters import visible_from
 from smartgrid_http.params import query_of
 from smartgrid_http.positions import head_of
@@ -35,22 +36,10 @@ async def get_receipt(request: Req, event_id: FromPath[str], services: NamedDepe
 async def _guard(services: Services, principal: Principal, accepted: Accepted, event_id: str) -> None:
     """Make what the caller may not know of look like what does not exist."""
     if principal.kind == "key":
-        mine = principal.sensors if accepted.subject == "sensor" else principal.meters
-        if not any(covers(pattern, accepted.subject_id) for pattern in mine):
+        if not covers(principal, (accepted.subject, accepted.subject_id)):
             raise not_found(event_id)
     elif accepted.subject == "meter":
         await visible_from(services, principal, accepted.subject_id)
-
-
-def covers(pattern: str, subject_id: str) -> bool:
-    """
-    Return whether a *pattern* of a device's scope covers an id.
-
-    Example:
-        >>> covers("b7-*", "b7-12"), covers("b7", "b7-12"), covers("*", "x")
-        (True, False, True)
-    """
-    return subject_id.startswith(pattern[:-1]) if pattern.endswith("*") else subject_id == pattern
 
 
 handlers = [get_receipt]

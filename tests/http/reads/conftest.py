@@ -3,6 +3,7 @@ from tests.http.reads.filling import Filler, Pool
 
 from smartgrid_adapters.postgres.event_store import PostgresEventStore
 from smartgrid_adapters.postgres.facts import PostgresFacts
+from smartgrid_adapters.postgres.idempotency import PostgresIdempotencyKeys
 from smartgrid_adapters.postgres.queries.meter_readings import PostgresRegisters
 from smartgrid_adapters.postgres.queries.meters import PostgresMeters
 from smartgrid_adapters.postgres.queries.readings import PostgresRegister
@@ -41,6 +42,7 @@ def services(pool: Pool, store: PostgresEventStore, sealer: KeySealer, clock: Fi
         log_error=fail,
         store=store,
         sealer=sealer,
+        keys=PostgresIdempotencyKeys(pool),
         facts=PostgresFacts(pool),
         register=PostgresRegister(pool),
         sensors=PostgresSensors(pool),

@@ -10,7 +10,7 @@ from smartgrid_adapters.postgres.facts import PostgresFacts
 from smartgrid_commands.ports import StreamWrite
 from smartgrid_commands.retracting import RegisteredReading
 from smartgrid_http.services import Services
-from smartgrid_http.testing import AsgiClient
+from smartgrid_http.testing import AsgiClient, Reply
 from smartgrid_schemas.metering import MeterReadingRetracted, MeterRegistered
 from smartgrid_schemas.telemetry import ReadingRetracted
 
@@ -192,3 +192,30 @@ async def test_an_exchange_is_retracted_once_and_may_be_recorded_anew(
     )
     assert isinstance(events[-1], MeterReadingRetracted)
     assert events[-1].kind == "reset"
+
+
+async def test_a_key_gives_the_first_answer_again(
+    client: AsgiClient, filler: Filler, store: PostgresEventStore
+) -> None:
+    registered = StreamWrite(stream="meter:m1", events=[MeterRegistered(meter_id="m1")], expected_version=0)
+    await store.append("telemetry", [registered])
+    (row,) = await filler.readings("s1", [1])
+    reset = {"at": "2026-01-15T09:30:00Z", "reason": "power"}
+
+    async def keyed(key: str, url: str, body: object) -> Reply:
+        return await client.post(url, body, headers={"Idempotency-Key": key})
+
+    async def twice(key: str, url: str, body: object) -> tuple[int, int, str | None, bool]:
+        first, again = await keyed(key, url, body), await keyed(key, url, body)
+        replayed = again.headers.get("idempotency-replayed")
+        return first.status, again.status, replayed, first.body == again.body
+
+    at_exchange = {**reset, "at": EXCHANGE["at"]}
+    assert await twice("k1", "/api/v1/meters/m1/exchange", EXCHANGE) == (201, 201, "true", True)
+    assert await twice("k2", "/api/v1/meters/m1/reset", reset) == (201, 201, "true", True)
+    assert await twice("k3", path(row.event_id), WHY) == (200, 200, "true", True)
+    assert await twice("k4", "/api/v1/meters/m1/reset", at_exchange) == (409, 409, "true", True)
+    other = await keyed("k1", "/api/v1/meters/m1/exchange", {**EXCHANGE, "old_final": 1})
+    assert (other.status, other.json()["code"]) == (422, "idempotency_key_reused")
+    assert (await keyed("k5", "/api/v1/meters/m1/reset", {})).status == 400
+    assert (await keyed("k5", "/api/v1/meters/m1/reset", {**reset, "register": "2.8.0"})).status == 201
