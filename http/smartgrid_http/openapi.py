@@ -81,7 +81,7 @@ class _Schemas:
         for one in described:
             types += [kind for kind in (one.body, one.query, *one.answers.values()) if kind is not None]
         unique = list(dict.fromkeys(types))
-        found, self.components = msgspec.json.schema_components(unique, ref_template=REFERENCE)
+        found, self.components = _short(*msgspec.json.schema_components(unique, ref_template=REFERENCE))
         self._of = dict(zip(unique, found, strict=True))
         self._queries = {one.query for one in described if one.query is not None}
         for query in self._queries:  # a query is parameters, not a schema of its own
@@ -96,6 +96,17 @@ class _Schemas:
         if schema is not None:
             self._of[kind] = schema
         return self.of(kind)
+
+
+def _short(found: tuple[Json, ...], components: dict[str, Json]) -> tuple[tuple[Json, ...], dict[str, Json]]:
+    """Give types that share a name, which come with the paths of their modules, names of their own."""
+    text = msgspec.json.encode((found, components)).decode()
+    for name in components:
+        if "." in name:
+            module, own = name.split(".")[-2:]
+            short = "".join(part.capitalize() for part in module.split("_")) + own
+            text = text.replace(f'/{name}"', f'/{short}"').replace(f'"{name}":', f'"{short}":')
+    return msgspec.json.decode(text, type=tuple[tuple[Json, ...], dict[str, Json]])
 
 
 def _operation(key: Key, described: Described, access: Access, schemas: _Schemas) -> Json:

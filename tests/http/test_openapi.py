@@ -12,7 +12,7 @@ from smartgrid_http.testing import AsgiClient, fixed_services
 
 @pytest.fixture
 def app() -> Front:
-    return build_app(fixed_services())
+    return build_app(fixed_services(ingestion=object()))
 
 
 async def test_routes_policy_and_document_are_the_same(app: Front) -> None:
