@@ -21,10 +21,10 @@ from tests.system.product import Product
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
-ROUNDS = 20
+ROUNDS = int(os.environ.get("SGA_TEST_ROUNDS", "20"))
 CLIENTS = 32
 LEAST_IN_FLIGHT = 16
-ANSWERED_IN_ALL = 10_000
+ANSWERED_IN_ALL = 500 * ROUNDS  # 10,000 for the 20 rounds of each kind
 SENSORS = 25
 BATCH = 8
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
