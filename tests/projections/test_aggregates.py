@@ -5,7 +5,7 @@ from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 
 import anyio
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.projections.facts import Fact, Recorder, arrivals, chains
 
@@ -79,6 +79,7 @@ def histogram_of(measurand: str, values: list[int]) -> bytes:
     return encoded(grouped(np.zeros(len(values), np.int64), bins, None, 1))[0]
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.data())
 def test_any_arrival_order_and_batch_split_give_the_rows_of_the_oracle(data: st.DataObject) -> None:
     of = data.draw(chains())

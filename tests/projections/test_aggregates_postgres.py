@@ -79,7 +79,7 @@ class Dying(PostgresCheckpoints[RollupTables]):
                 raise psycopg.OperationalError("the server closed the connection unexpectedly")
 
 
-@SLOW
+@settings(SLOW, max_examples=6)
 @given(data=st.data())
 def test_a_batch_that_dies_before_its_commit_counts_once(database: str, data: st.DataObject) -> None:
     of = data.draw(chains())

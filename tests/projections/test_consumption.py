@@ -90,6 +90,7 @@ def test_any_split_gives_the_rows_of_one_fold_of_everything(what: list[Step], cu
     assert tables.customers == customers
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.permutations(list(range(24))), st.lists(st.integers(0, 24), max_size=4))
 def test_any_order_of_arrival_gives_the_same_rows(order: list[int], cuts: list[int]) -> None:
     recorder = MeterRecorder()

@@ -19,7 +19,7 @@ from smartgrid_adapters.postgres.consumption import PostgresConsumption
 from smartgrid_adapters.postgres.pool import conninfo_of, open_pool
 from smartgrid_adapters.postgres.trends import PostgresTrends
 from smartgrid_adapters.sealing import KeySealer
-from smartgrid_projections.queries.trends import TrendsQuery, trends
+from smartgrid_projections.queries.trends import TrendInterval, TrendsQuery, trends
 from smartgrid_projections.read_models.consumption import CONSUMPTION
 from smartgrid_projections.read_models.consumption_tables import ConsumptionTables
 from smartgrid_projections.runtime.runner import Pace, Runner
@@ -35,6 +35,7 @@ class NoKeys:
         raise AssertionError(wrapped)
 
 
+INTERVALS: list[TrendInterval] = ["1h", "1d", "1w"]
 SEALER = KeySealer(NoKeys(), bytes(32))
 
 
@@ -79,13 +80,13 @@ def twin_of(recorder: MeterRecorder) -> MemoryConsumption:
     what=steps(),
     batch_events=st.integers(1, 6),
     zone=st.sampled_from(["UTC", "Europe/Tirane", "Asia/Kolkata"]),
-    interval=st.sampled_from(["1h", "1d", "1w"]),
+    interval=st.sampled_from(INTERVALS),
     who=st.sampled_from(
         [{"meter_id": "m1"}, {"meter_id": "m1", "only_customer": "c1"}, {"customer_id": "c1"}, {"customer_id": "c9"}]
     ),
 )
-def test_rows_and_answers_are_those_of_memory_and_oracle(  # noqa: PLR0913  # what is drawn
-    database: str, what: list[object], batch_events: int, zone: str, interval: str, who: dict[str, str]
+def test_rows_and_answers_are_those_of_memory_and_oracle(  # noqa: PLR0913, PLR0917  # what is drawn
+    database: str, what: list[object], batch_events: int, zone: str, interval: TrendInterval, who: dict[str, str]
 ) -> None:
     recorder = MeterRecorder()
     recorder.record(what)  # type: ignore[arg-type]  # steps

@@ -4,7 +4,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.projections.fakes import FakeLog, some_events
 
@@ -57,6 +57,7 @@ def runner_on(
     return Runner(projection, log, checkpoints, time.pace(batch_events=3))
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.integers(1, 10), max_size=5))
 def test_every_event_is_folded_once_in_order(appends: list[int]) -> None:
     async def scenario() -> list[int]:

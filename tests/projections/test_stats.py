@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 import anyio
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.projections.facts import EPOCH, START_US, Fact, Reading, Recorder, arrivals, chains
 from tests.projections.test_aggregates import quanta_of, recorded
@@ -120,6 +120,7 @@ def oracle(of: Sequence[Sequence[Fact]], query: StatsQuery) -> list[tuple[object
     return rows
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.data())
 def test_rows_are_those_of_an_oracle_that_counts_readings_one_by_one(data: st.DataObject) -> None:
     of = data.draw(chains())
@@ -147,6 +148,7 @@ def test_rows_are_those_of_an_oracle_that_counts_readings_one_by_one(data: st.Da
         assert row.min_value - slack <= row.p05_value <= row.median_value <= row.p95_value <= row.max_value + slack
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.integers(0, 10**12), min_size=2, unique=True).map(sorted))
 def test_spans_cover_the_range_once_and_keep_to_stored_buckets(edges: list[int]) -> None:
     spans = spans_of(edges)

@@ -119,8 +119,17 @@ def test_a_customer_sees_what_was_counted_while_the_meter_was_his() -> None:
     )
     start, end = at(START_US), at(START_US + 24 * HOUR)
 
-    def total(**who: str) -> float | None:
-        rows = asked(recorder, TrendsQuery(start=start, end=end, interval="1d", zone=ZoneInfo("UTC"), **who))
+    def total(customer_id: str | None = None, meter_id: str | None = None, only_customer: str | None = None) -> object:
+        query = TrendsQuery(
+            start=start,
+            end=end,
+            interval="1d",
+            zone=ZoneInfo("UTC"),
+            customer_id=customer_id,
+            meter_id=meter_id,
+            only_customer=only_customer,
+        )
+        rows = asked(recorder, query)
         return None if rows is None else sum(row.total_consumption_kwh for row in rows)
 
     assert (total(customer_id="c1"), total(customer_id="c2"), total(meter_id="m1")) == (0.5, 0.5, 1.0)

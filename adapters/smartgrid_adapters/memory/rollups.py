@@ -1,5 +1,6 @@
 """Rollups in memory: the model of the tables."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ from smartgrid_adapters.memory.register import MemoryRegister
 from smartgrid_domain.maths.histograms import decoded, encoded
 from smartgrid_domain.maths.quantities import Ints
 from smartgrid_domain.maths.rollups import Rollups
-from smartgrid_projections.read_models.aggregates import LEVELS_US, Keys
+from smartgrid_projections.read_models.aggregates import LEVELS_US, Keys, Level
 
 
 class Bucket(NamedTuple):
@@ -42,14 +43,21 @@ class MemoryRollups:
     def __deepcopy__(self, memo: dict[int, Any]) -> "MemoryRollups":
         return MemoryRollups(self.register, dict(self.rows), dict(self.intervals))
 
-    async def load(self, level: int, series: Ints, start_us: Ints) -> tuple[Rollups, Ints]:
-        keys = list(zip(series.tolist(), start_us.tolist(), strict=True))
+    async def load(self, levels: Sequence[Keys]) -> Sequence[tuple[Rollups, Ints]]:
+        return [self._load(level, keys) for level, keys in enumerate(levels)]
+
+    def _load(self, level: int, wanted: Keys) -> tuple[Rollups, Ints]:
+        keys = list(zip(wanted.series.tolist(), wanted.start_us.tolist(), strict=True))
         known = [self.rows.get((level, *key)) for key in keys]
         revisions = np.array([0 if bucket is None else bucket.revision for bucket in known], np.int64)
         filled = [(key, bucket) for key, bucket in zip(keys, known, strict=True) if bucket is not None and bucket.n]
         return rollups_of(filled), revisions
 
-    async def save(self, level: int, keys: Keys, revisions: Ints, rollups: Rollups) -> None:
+    async def save(self, levels: Sequence[Level]) -> None:
+        for one in levels:
+            self._save(one.level, one.keys, one.revisions, one.rollups)
+
+    def _save(self, level: int, keys: Keys, revisions: Ints, rollups: Rollups) -> None:
         histograms = encoded(rollups.histograms)
         filled = {
             (int(rollups.series[i]), int(rollups.start_us[i])): (

@@ -219,9 +219,10 @@ def _rows(snapshot: TrendsSnapshot, query: TrendsQuery, edges: Ints, others: Seq
     rows: list[Trend] = []
     for i in range(int(filled[0]), int(filled[-1]) + 1):
         first, last = int(places[i]), int(places[i + 1])
-        kwh = int(wh[last] - wh[first]) / 1000
+        total_wh, length_us = int(wh[last] - wh[first]), int(edges[i + 1] - edges[i])
+        kwh = total_wh / 1000
         count = int(readings[last] - readings[first])
-        hours = int(edges[i + 1] - edges[i]) / HOUR_US
+        hours = length_us / HOUR_US
         compared: float | UnsetType | None = UNSET
         if others:
             low, high = np.searchsorted(snapshot.start_us, others[i]).tolist()
@@ -231,7 +232,7 @@ def _rows(snapshot: TrendsSnapshot, query: TrendsQuery, edges: Ints, others: Seq
                 date=instant(int(edges[i]), query.zone),
                 hours=int(hours) if hours.is_integer() else hours,
                 total_consumption_kwh=kwh,
-                avg_reading=kwh / hours,
+                avg_reading=total_wh * HOUR_US / (1000 * length_us),
                 reading_count=count,
                 coverage=None if expected is None else min(1.0, round(count / expected[i], 6)) if expected[i] else 0.0,
                 estimated_kwh=int(estimated[last] - estimated[first]) / 1000,

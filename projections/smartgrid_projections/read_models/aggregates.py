@@ -38,12 +38,12 @@ class RollupTables(Protocol):
         """The readings themselves."""
         ...
 
-    async def load(self, level: int, series: Ints, start_us: Ints) -> tuple[Rollups, Ints]:
-        """Return those of the buckets that hold readings, and the revision of each bucket asked for, 0 if new."""
+    async def load(self, levels: Sequence["Keys"]) -> Sequence[tuple[Rollups, Ints]]:
+        """Return, of each level, the buckets that hold readings, and the revision of each bucket, 0 of a new one."""
         ...
 
-    async def save(self, level: int, keys: "Keys", revisions: Ints, rollups: Rollups) -> None:
-        """Keep *rollups*; a bucket of *keys* that is not among them has no readings."""
+    async def save(self, levels: Sequence["Level"]) -> None:
+        """Keep the buckets of some levels; one of the keys that is not among the rollups has no readings."""
         ...
 
     async def extremes(self, level: int, series: Ints, start_us: Ints) -> tuple[Ints, Ints]:
@@ -72,6 +72,24 @@ class Keys:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Level:
+    """
+    The buckets of one level that a batch touched, as they are after it.
+
+    Attributes:
+        level: Index into :data:`LEVELS_US`.
+        keys: Which they are.
+        revisions: Facts folded into each so far (int64).
+        rollups: Those that hold readings.
+    """
+
+    level: int
+    keys: Keys
+    revisions: Ints
+    rollups: Rollups
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Facts:
     """The readings of a batch, and the natural keys that it changes."""
 
@@ -97,17 +115,25 @@ async def project(batch: Sequence[Recorded[Event]], tables: RollupTables) -> Non
     plus, minus = await _changes(facts, tables.register, before, after)
     touched_series = np.concatenate((facts.series, np.array([key.series_id for key in facts.extra], np.int64)))
     touched_us = np.concatenate((facts.measured_at_us, np.array([key.measured_at_us for key in facts.extra], np.int64)))
-    for level, length_us in enumerate(LEVELS_US):
-        keys = _keys(touched_series, touched_us - touched_us % length_us)
-        await _fold_level(
-            level,
-            keys,
-            regroup(plus, start_us=plus.start_us - plus.start_us % length_us),
+    keys = [_keys(touched_series, touched_us - touched_us % length_us) for length_us in LEVELS_US]
+    known = await tables.load(keys)
+    levels: list[Level] = []
+    for level, (own, (had, revisions), length_us) in enumerate(zip(keys, known, LEVELS_US, strict=True)):
+        rollups, stale = subtract(
+            merge(had, regroup(plus, start_us=plus.start_us - plus.start_us % length_us)),
             regroup(minus, start_us=minus.start_us - minus.start_us % length_us),
-            tables,
-            after,
-            facts.measurand_of,
         )
+        if stale.any():
+            rows = np.flatnonzero(stale)
+            if level == 0:
+                low, high = await _read_again(rollups, rows, tables.register, after, facts.measurand_of)
+            else:
+                await tables.save(levels)
+                levels.clear()
+                low, high = await tables.extremes(level, rollups.series[rows], rollups.start_us[rows])
+            rollups = _with_extremes(rollups, rows, low, high)
+        levels.append(Level(level=level, keys=own, revisions=revisions + own.facts, rollups=rollups))
+    await tables.save(levels)
 
 
 AGGREGATES: Projection[RollupTables] = Projection(name="aggregates", version=1, logs=("telemetry",), project=project)
@@ -220,27 +246,10 @@ def _keys(series: Ints, start_us: Ints) -> Keys:
     return Keys(series=series[firsts], start_us=start_us[firsts], facts=np.diff(firsts, append=len(series)))
 
 
-async def _fold_level(  # noqa: PLR0913, PLR0917  # one step of project
-    level: int,
-    keys: Keys,
-    plus: Rollups,
-    minus: Rollups,
-    tables: RollupTables,
-    position: int,
-    measurand_of: dict[int, str],
-) -> None:
-    known, revisions = await tables.load(level, keys.series, keys.start_us)
-    rollups, stale = subtract(merge(known, plus), minus)
-    if stale.any():
-        rows = np.flatnonzero(stale)
-        if level == 0:
-            low, high = await _read_again(rollups, rows, tables.register, position, measurand_of)
-        else:
-            low, high = await tables.extremes(level, rollups.series[rows], rollups.start_us[rows])
-        lows, highs = rollups.low.copy(), rollups.high.copy()
-        lows[rows], highs[rows] = low, high
-        rollups = replace(rollups, low=lows, high=highs)
-    await tables.save(level, keys, revisions + keys.facts, rollups)
+def _with_extremes(rollups: Rollups, rows: Ints, low: Ints, high: Ints) -> Rollups:
+    lows, highs = rollups.low.copy(), rollups.high.copy()
+    lows[rows], highs[rows] = low, high
+    return replace(rollups, low=lows, high=highs)
 
 
 async def _read_again(
