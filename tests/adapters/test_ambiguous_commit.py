@@ -11,7 +11,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from smartgrid_adapters.postgres import effects as postgres_effects
-from smartgrid_adapters.postgres import log_writer
+from smartgrid_adapters.postgres import group_commit, log_writer
 from smartgrid_adapters.postgres.arrays import EventRow
 from smartgrid_adapters.postgres.event_store import PostgresEventStore
 from smartgrid_adapters.postgres.log_writer import Begun, LogWriter, copy_events
@@ -130,7 +130,8 @@ async def far_pool(proxy: tuple[Proxy, str]) -> AsyncIterator[Pool]:
 
 
 @pytest.fixture
-async def far_store(far_pool: Pool) -> AsyncIterator[PostgresEventStore]:
+async def far_store(far_pool: Pool, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PostgresEventStore]:
+    monkeypatch.setattr(group_commit, "COPY_ROWS", 200)
     store = PostgresEventStore(far_pool)
     yield store
     await store.stop()

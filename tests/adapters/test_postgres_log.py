@@ -64,7 +64,7 @@ async def until(is_so: Callable[[], bool]) -> None:
 
 async def test_digests_are_a_chain_over_every_byte(store: PostgresEventStore, conn: AsyncConnection[Any]) -> None:
     await store.append(LOG, [write("sensor:ë", 3), write("sensor:b")])
-    await store.append(LOG, [write("sensor:b", 300)])
+    await store.append(LOG, [write("sensor:b", 2_500)])
     await store.append(LOG, [StreamWrite(stream="x", events=write("x").events, expected_version=0)])
 
     events = await rows(
@@ -140,6 +140,43 @@ async def test_rows_that_leave_a_gap_are_refused(conn: AsyncConnection[Any]) -> 
     for base, positions in ((2, (4,)), (2, (3, 5)), (1, ()), (0, ())):
         with pytest.raises(psycopg.errors.IntegrityConstraintViolation):
             await commit(base, positions)
+
+
+@pytest.mark.parametrize(
+    ("streams", "versions", "outcome"),
+    [
+        ("aa", (-1, -1), ("appended", None)),
+        ("aa", (3, 4), ("appended", None)),
+        ("aa", (3, -1), ("appended", None)),
+        ("aa", (-1, 4), ("appended", None)),
+        ("ab", (3, 1), ("appended", None)),
+        ("aba", (3, -1, 4), ("appended", None)),
+        ("aa", (3, 3), ("conflict", "a")),
+        ("aa", (4, 5), ("conflict", "a")),
+        ("a", (2,), ("conflict", "a")),
+        ("ab", (-1, 2), ("conflict", "b")),
+        ("aba", (3, -1, 5), ("conflict", "a")),
+    ],
+)
+async def test_versions_follow_their_stream_also_within_one_append(
+    conn: AsyncConnection[Any], streams: str, versions: tuple[int, ...], outcome: tuple[str, str | None]
+) -> None:
+    await conn.execute(
+        "SELECT log_append('telemetry', %s, '{a,a}', '{-1,-1}', '{t,t}', %s, '{NULL,NULL}')", (uuid4(), [b"", b""])
+    )
+    n = len(streams)
+
+    cursor = await conn.execute(
+        "SELECT status, conflict_stream FROM log_append('telemetry', %s, %s, %s, %s, %s, %s)",
+        (uuid4(), list(streams), list(versions), ["t"] * n, [b""] * n, [None] * n),
+    )
+
+    assert await cursor.fetchone() == outcome
+    events = await rows(
+        conn, "SELECT originator_id, originator_version FROM telemetry_events WHERE notification_id > 2"
+    )
+    expected = [(stream, 2 * (stream == "a") + 1 + streams[:i].count(stream)) for i, stream in enumerate(streams)]
+    assert events == (expected if outcome[0] == "appended" else [])
 
 
 async def test_a_log_that_does_not_exist_is_refused(conn: AsyncConnection[Any]) -> None:

@@ -44,10 +44,11 @@ BEGIN
 END
 $$;
 
--- sha256 over length-prefixed fields; an absent one has length -1, so no two rows share their input.
+-- sha256 over length-prefixed fields; an absent one has length -1, so no two rows share their input. STABLE, as
+-- convert_to is: declared IMMUTABLE it would not be inlined, and a call cost 7 µs instead of 2.
 CREATE FUNCTION log_row_hash(
     p_position bigint, p_stream text, p_version bigint, p_topic text, p_metadata bytea, p_state bytea
-) RETURNS bytea LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+) RETURNS bytea LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT sha256(
         int4send(8) || int8send(p_position)
         || int4send(octet_length(convert_to(p_stream, 'UTF8'))) || convert_to(p_stream, 'UTF8')
@@ -61,7 +62,7 @@ $$;
 -- previous digest ‖ row hashes ‖ count ‖ recorded_at in µs since 1970 ‖ commit id
 CREATE FUNCTION log_digest(
     p_previous bytea, p_row_hashes bytea, p_n bigint, p_recorded_at timestamptz, p_commit_id uuid
-) RETURNS bytea LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+) RETURNS bytea LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT sha256(
         p_previous || p_row_hashes || int8send(p_n)
         || int8send((extract(epoch FROM p_recorded_at) * 1000000)::bigint) || uuid_send(p_commit_id)
@@ -149,6 +150,7 @@ BEGIN
                 v_hashes bytea;
                 v_last bigint;
                 v_recorded_at timestamptz;
+                v_fence timestamptz;
                 v_digest bytea;
             BEGIN
                 -- Bounded above only so that the prepared plan expects a narrow range and uses the index.
@@ -162,16 +164,17 @@ BEGIN
                     last_position := p_base;
                     RETURN;
                 END IF;
-                SELECT c.last_position, c.recorded_at, c.digest INTO v_last, v_recorded_at, v_digest
-                    FROM %3$I c ORDER BY c.last_position DESC LIMIT 1;
+                SELECT f.fence, c.last_position, c.recorded_at, c.digest
+                    INTO v_fence, v_last, v_recorded_at, v_digest
+                    FROM log_fences f LEFT JOIN LATERAL (
+                        SELECT * FROM %3$I ORDER BY last_position DESC LIMIT 1
+                    ) c ON true
+                    WHERE f.log = %4$L;
                 IF coalesce(v_last, 0) <> p_base OR last_position <> p_base + v_n THEN
                     RAISE EXCEPTION '%% rows up to position %% do not follow position %%',
                         v_n, last_position, coalesce(v_last, 0) USING ERRCODE = 'integrity_constraint_violation';
                 END IF;
-                recorded_at := greatest(
-                    v_recorded_at,
-                    (SELECT f.fence + interval '1 microsecond' FROM log_fences f WHERE f.log = %4$L),
-                    clock_timestamp());
+                recorded_at := greatest(v_recorded_at, v_fence + interval '1 microsecond', clock_timestamp());
                 INSERT INTO %3$I (last_position, n, recorded_at, commit_id, digest)
                     VALUES (last_position, v_n, recorded_at, p_commit_id, log_digest(
                         coalesce(v_digest, ''::bytea), v_hashes, v_n, recorded_at, p_commit_id));
@@ -190,15 +193,19 @@ BEGIN
         $sql$, v_log || '_versions', v_log || '_events');
 
         -- An expected version of -1 is the next of its stream. A conflict is answered before anything is written.
+        -- Left to itself PostgreSQL plans for the length of the arrays, anew in every call: 150 of 250 µs.
         EXECUTE format($sql$
             CREATE FUNCTION %1$I(
                 p_commit_id uuid, p_streams text[], p_versions bigint[], p_topics text[], p_states bytea[],
                 p_metadata bytea[], OUT status text, OUT first_position bigint, OUT last_position bigint,
                 OUT recorded_at timestamptz, OUT conflict_stream text
-            ) LANGUAGE plpgsql VOLATILE AS $fn$
+            ) LANGUAGE plpgsql VOLATILE SET plan_cache_mode = force_generic_plan AS $fn$
             DECLARE
                 v_known boolean;
                 v_base bigint;
+                v_n int;
+                v_head bigint;
+                v_plain boolean;
                 v_versions bigint[];
             BEGIN
                 SELECT b.known, b.first_position, b.last_position, b.recorded_at, b.base
@@ -207,21 +214,31 @@ BEGIN
                     status := 'known';
                     RETURN;
                 END IF;
-                SELECT array_agg(k.version ORDER BY k.i),
-                       (array_agg(k.stream ORDER BY k.i) FILTER (WHERE k.expected NOT IN (-1, k.version)))[1]
-                    INTO v_versions, conflict_stream
-                    FROM (
-                        SELECT r.i, r.stream, r.expected,
-                               h.version + row_number() OVER (PARTITION BY r.stream ORDER BY r.i) AS version
-                        FROM unnest(p_streams, p_versions) WITH ORDINALITY AS r(stream, expected, i)
-                        JOIN (
-                            SELECT s.stream, coalesce((
-                                SELECT e.originator_version FROM %4$I e WHERE e.originator_id = s.stream
-                                ORDER BY e.originator_version DESC LIMIT 1
-                            ), 0) AS version
-                            FROM (SELECT DISTINCT u.stream COLLATE "C" AS stream FROM unnest(p_streams) u(stream)) s
-                        ) h ON h.stream = r.stream
-                    ) k;
+                v_n := cardinality(p_streams);
+                IF p_streams = array_fill(p_streams[1], ARRAY[v_n]) THEN  -- one stream: a tenth of the general way
+                    v_head := coalesce((
+                        SELECT e.originator_version FROM %4$I e WHERE e.originator_id = p_streams[1]
+                        ORDER BY e.originator_version DESC LIMIT 1), 0);
+                    v_versions := ARRAY(SELECT generate_series(v_head + 1, v_head + v_n));
+                    v_plain := p_versions = v_versions OR p_versions = array_fill(-1::bigint, ARRAY[v_n]);
+                END IF;
+                IF v_plain IS NOT TRUE THEN
+                    SELECT array_agg(k.version ORDER BY k.i),
+                           (array_agg(k.stream ORDER BY k.i) FILTER (WHERE k.expected NOT IN (-1, k.version)))[1]
+                        INTO v_versions, conflict_stream
+                        FROM (
+                            SELECT r.i, r.stream, r.expected,
+                                   h.version + row_number() OVER (PARTITION BY r.stream ORDER BY r.i) AS version
+                            FROM unnest(p_streams, p_versions) WITH ORDINALITY AS r(stream, expected, i)
+                            JOIN (
+                                SELECT s.stream, coalesce((
+                                    SELECT e.originator_version FROM %4$I e WHERE e.originator_id = s.stream
+                                    ORDER BY e.originator_version DESC LIMIT 1
+                                ), 0) AS version
+                                FROM (SELECT DISTINCT u.stream COLLATE "C" AS stream FROM unnest(p_streams) u(stream)) s
+                            ) h ON h.stream = r.stream
+                        ) k;
+                END IF;
                 IF conflict_stream IS NOT NULL THEN
                     status := 'conflict';
                     RETURN;
