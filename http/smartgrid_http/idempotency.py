@@ -43,13 +43,19 @@ async def claimed(keys: IdempotencyKeys | None, scope: Mapping[str, Any], body: 
         Rejected: 422 ``idempotency_key_reused``.
     """
     call = call_of(scope)
-    if call.idempotency_key is None or keys is None:
+    if call.idempotency_key is None:
         return None
     query: bytes = scope["query_string"]
     path = f"{scope['path']}?{query.decode('latin-1')}" if query else str(scope["path"])
-    principal = principal_of(scope).actor
+    return await _claimed(keys, scope, request_hash(call.method, path, body))
+
+
+async def _claimed(keys: IdempotencyKeys | None, scope: Mapping[str, Any], request: bytes) -> Lease | Kept | None:
+    call = call_of(scope)
+    if call.idempotency_key is None or keys is None or call.principal is None:
+        return None
     try:
-        return await keys.claim(principal, call.idempotency_key, request_hash(call.method, path, body))
+        return await keys.claim(principal_of(scope).actor, call.idempotency_key, request)
     except Rejected as error:
         if error.code == "idempotency_in_progress":
             raise in_progress() from error
@@ -99,7 +105,16 @@ async def once(
         body: Its body as sent.
         run: Does the work; called at most once.
     """
-    claim = await claimed(keys, scope, body)
+    query: bytes = scope["query_string"]
+    path = f"{scope['path']}?{query.decode('latin-1')}" if query else str(scope["path"])
+    return await once_of(keys, scope, request_hash(call_of(scope).method, path, body), run)
+
+
+async def once_of(
+    keys: IdempotencyKeys | None, scope: Mapping[str, Any], request: bytes, run: Callable[[], Awaitable[Answer]]
+) -> Answer:
+    """Do what :func:`once` does, of a request whose hash *request* is known."""
+    claim = await _claimed(keys, scope, request)
     if isinstance(claim, Kept):
         kept = _DECODER.decode(claim.answer)
         return Answer(kept.status, kept.body, [*kept.headers, REPLAYED])

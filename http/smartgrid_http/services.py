@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from smartgrid_commands.idempotency import IdempotencyKeys
 from smartgrid_commands.identity import Identity
+from smartgrid_commands.importing import ImportRunner, Imports
 from smartgrid_commands.ingestion import Ingestion
 from smartgrid_commands.ports import Clock, EventStore, Ids
 from smartgrid_commands.retracting import Facts
@@ -41,6 +42,8 @@ class Services:
         store: The event store.
         ingestion: Records readings.
         keys: Keeps answers by ``Idempotency-Key``.
+        imports: Files of readings.
+        runner: Records these files.
         sealer: Opens personal fields.
         facts: What ids of readings, exchanges and resets stand for.
         register: Raw readings.
@@ -71,6 +74,8 @@ class Services:
     store: EventStore | None = None
     ingestion: Ingestion | None = None
     keys: IdempotencyKeys | None = None
+    imports: Imports | None = None
+    runner: ImportRunner | None = None
     sealer: Sealer | None = None
     facts: Facts | None = None
     register: Register | None = None

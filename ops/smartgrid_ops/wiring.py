@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import hmac
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from datetime import timedelta
 
 import structlog
@@ -16,6 +16,7 @@ from smartgrid_adapters.postgres.event_store import PostgresEventStore
 from smartgrid_adapters.postgres.facts import PostgresFacts
 from smartgrid_adapters.postgres.flush import PostgresReadingStore
 from smartgrid_adapters.postgres.idempotency import PostgresIdempotencyKeys
+from smartgrid_adapters.postgres.imports import PostgresImports
 from smartgrid_adapters.postgres.migrate import current_version, expected_version
 from smartgrid_adapters.postgres.pool import Connection, Pool, open_pool, run_safely
 from smartgrid_adapters.postgres.queries.meter_readings import PostgresRegisters
@@ -30,11 +31,13 @@ from smartgrid_adapters.postgres.trends import PostgresTrends
 from smartgrid_adapters.sealing import KeySealer, master_key
 from smartgrid_adapters.tokens import BootstrapFile, JwtAccessTokens, SigningKey, load_keys
 from smartgrid_commands.identity import Identity
-from smartgrid_commands.ingestion import Ingestion
+from smartgrid_commands.importing import Import, ImportRunner
+from smartgrid_commands.ingestion import Ingestion, Prepared
 from smartgrid_commands.profiles import IdentitySettings
 from smartgrid_http.auth import unauthenticated
 from smartgrid_http.authentication import TokenAuthenticator
 from smartgrid_http.health import Check, HealthBoard
+from smartgrid_http.ingestion import read_part
 from smartgrid_http.limits import Limits
 from smartgrid_http.pages import Cursors
 from smartgrid_http.principal import Principal
@@ -93,13 +96,19 @@ async def build_services(settings: Settings, url: str) -> AsyncGenerator[Service
                 open_registration=settings.registration == "open",
             ),
         )
+        ingestion = Ingestion(readings, clock, count=verdicts.add)
+        keys, imports = PostgresIdempotencyKeys(pool), PostgresImports(pool)
+        runner = ImportRunner(imports, ingestion, keys, ids, part_reader(ingestion), log_error=_log_error)
+        await stack.enter_async_context(running(runner))
         yield Services(
             clock=clock,
             ids=ids,
             authenticator=TokenAuthenticator(identity.tokens, identity.session, clock),
             store=store,
-            ingestion=Ingestion(readings, clock, count=verdicts.add),
-            keys=PostgresIdempotencyKeys(pool),
+            ingestion=ingestion,
+            keys=keys,
+            imports=imports,
+            runner=runner,
             sealer=sealer,
             facts=PostgresFacts(pool),
             register=PostgresRegister(pool),
@@ -122,6 +131,22 @@ async def build_services(settings: Settings, url: str) -> AsyncGenerator[Service
             metric_sources=[Build(), appends, verdicts, heads],
             log_error=_log_error,
         )
+
+
+def part_reader(ingestion: Ingestion) -> Callable[[Import, bytes, bool], Prepared]:
+    """Return what turns parts of imported files into items."""
+    return lambda job, data, first: read_part(job, data, ingestion.now_us(), ingestion.latest_us(), first=first)
+
+
+@contextlib.asynccontextmanager
+async def running(runner: ImportRunner) -> AsyncGenerator[None, None]:
+    """Have *runner* record imports meanwhile."""
+    task = asyncio.create_task(runner.run(), name="imports")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def master_key_of(settings: Settings) -> bytes:

@@ -264,6 +264,7 @@ class PostgresReadingStore:
 
     async def _write_answers(self, leases: "_Leases") -> _Written:
         async def unit(conn: Connection, sending: Callable[[], None]) -> None:
+            fixed_arrays.register(conn)
             sending()
             await conn.execute(_FINISH, (*leases.arrays(), 0, None))
 
@@ -334,6 +335,7 @@ class PostgresReadingStore:
                     )
                 )
             if leases is not None:
+                fixed_arrays.register(conn)
                 await conn.execute(_FINISH, (*leases.arrays(), begun.base + 1, None))
 
         done, _ = await self._writer.transact(LOG, commit_id, body)

@@ -91,13 +91,14 @@ CREATE TABLE imports (
     mode text NOT NULL CHECK (mode IN ('partial', 'atomic')),
     media_type text NOT NULL,
     state text NOT NULL CHECK (state IN ('spooling', 'running', 'succeeded', 'failed')),
+    header text[] NOT NULL DEFAULT '{}',           -- column names of a CSV file
+    parts int NOT NULL DEFAULT 0,
     next_part int NOT NULL DEFAULT 0,
-    carry bytea NOT NULL DEFAULT '',               -- what the parts before next_part left over
     read bigint NOT NULL DEFAULT 0,
     accepted bigint NOT NULL DEFAULT 0,
     duplicates bigint NOT NULL DEFAULT 0,
     rejected bigint NOT NULL DEFAULT 0,
-    errors bytea NOT NULL DEFAULT '',
+    errors bytea,                                  -- the first 1,000, as MessagePack
     created_at timestamptz NOT NULL DEFAULT now(),
     lease uuid,
     lease_until timestamptz NOT NULL DEFAULT '-infinity'
