@@ -11,11 +11,13 @@ from litestar.exceptions import NotFoundException, ValidationException
 from litestar.handlers import HTTPRouteHandler
 
 from smartgrid_http import gateway, openapi
+from smartgrid_http.call import call_of
 from smartgrid_http.describe import KEY as DESCRIBED
 from smartgrid_http.describe import Described
 from smartgrid_http.front import Front
 from smartgrid_http.guard import Req
 from smartgrid_http.metrics import HttpMetrics
+from smartgrid_http.pages import only_json
 from smartgrid_http.policy import POLICY, Access, Service
 from smartgrid_http.problems import Problem
 from smartgrid_http.routing import HotHandler, RouteTable
@@ -58,6 +60,7 @@ def build_app(
     inner = Litestar(
         route_handlers=chosen,
         dependencies={"services": Provide(lambda: services, sync_to_thread=False)},
+        before_request=_acceptable,
         exception_handlers={Exception: _pass_on},
         openapi_config=None,
         logging_config=None,
@@ -115,6 +118,13 @@ def template_of(path: str) -> str:
     """
     parts = (part.partition(":")[0] + "}" if part.startswith("{") else part for part in path.split("/"))
     return "/".join(parts)
+
+
+async def _acceptable(request: Req) -> None:
+    """Refuse an ``Accept`` header that has no place for JSON; lists of several forms look at it themselves."""
+    described = request.route_handler.opt.get(DESCRIBED)
+    if isinstance(described, Described) and not described.media and str not in described.answers.values():
+        only_json(call_of(request.scope).headers.get(b"accept"))
 
 
 def _pass_on(_: Req, error: Exception) -> NoReturn:

@@ -23,6 +23,7 @@ from smartgrid_http.deadlines import Deadlines
 from smartgrid_http.guard import ClientGone, body_timeout, too_large
 from smartgrid_http.limits import Limits
 from smartgrid_http.metrics import OTHER, HttpMetrics
+from smartgrid_http.pages import only_json
 from smartgrid_http.params import NoParameters, parse_query
 from smartgrid_http.policy import MEDIA
 from smartgrid_http.problems import Problem, internal, invalid, problem_of, render
@@ -200,6 +201,8 @@ class Front:
     def _admit(self, call: Call, route: Route, query: bytes, doubled: set[bytes]) -> None:
         """Refuse what can be refused before anybody looks at the body."""
         heads = call.headers
+        if route.hot is not None:
+            only_json(heads.get(b"accept"))
         if route.access.body != "none":
             self._body_heads(call)
         if query and not route.query:

@@ -178,5 +178,5 @@ def _problems(method: str, described: Described, access: Access) -> Iterable[int
         yield from (408, 413, 415)
         if method in KEYED and access.least not in ("public", "optional"):
             yield from (409, 422)
-    if described.media:
+    if str not in described.answers.values():  # what is answered as plain text is so whatever one accepts
         yield 406

@@ -8,7 +8,7 @@ that pages neither skip nor repeat a row that existed then. It is bound to the c
 import csv
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as NotBase64
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from hashlib import sha256
 from hmac import compare_digest, digest
@@ -39,6 +39,7 @@ MEDIA_TYPE_OF: dict[Form, str] = {
     "csv": "text/csv; charset=utf-8; header=present",
     "ndjson": "application/x-ndjson",
 }
+JSON: tuple[Form, ...] = ("json",)
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 P = TypeVar("P", bound=Struct)
@@ -114,9 +115,9 @@ def scope_of(principal: Principal, route: str, filters: Struct, *path: str) -> s
     return json.encode((principal.kind, principal.id, route, path, chosen), order="sorted").decode()
 
 
-def form_of(accept: str | None) -> Form:
+def form_of(accept: str | None, offered: Collection[Form] = tuple(MEDIA_TYPE_OF)) -> Form:
     """
-    Return the form that the ``Accept`` header asks for; the first best one of those it weighs equally.
+    Return which of the *offered* forms the ``Accept`` header asks for; the first of those it weighs most.
 
     Raises:
         Problem: 406 ``not_acceptable``.
@@ -128,11 +129,23 @@ def form_of(accept: str | None) -> Form:
         form: Form | None = "json" if media_type in {"*/*", "application/*", ""} else MEDIA_TYPES.get(media_type)
         if media_type == "text/*":
             form = "csv"
-        if form is not None and weight > 0 and (best is None or weight > best[0]):
+        if form is not None and form in offered and weight > 0 and (best is None or weight > best[0]):
             best = (weight, form)
     if best is None:
-        raise Problem(HTTPStatus.NOT_ACCEPTABLE, "not_acceptable", f"This list is answered as {', '.join(MEDIA_TYPES)}")
+        known = ", ".join(name for name, form in MEDIA_TYPES.items() if form in offered)
+        raise Problem(HTTPStatus.NOT_ACCEPTABLE, "not_acceptable", f"This is answered as {known}")
     return best[1]
+
+
+def only_json(accept: bytes | None) -> None:
+    """
+    Refuse an ``Accept`` header that has no place for JSON.
+
+    Raises:
+        Problem: 406 ``not_acceptable``.
+    """
+    if accept is not None and accept not in (b"*/*", b"application/json"):
+        form_of(accept.decode("latin-1"), JSON)
 
 
 def _weight(parameters: Iterable[str]) -> float:

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Struct, json
 
+from smartgrid_http.app import build_app
 from smartgrid_http.pages import Cursors, Form, Streamed, csv_lines, form_of, lines_of, scope_of
 from smartgrid_http.principal import Principal
 from smartgrid_http.problems import Problem
-from smartgrid_http.testing import FixedClock
+from smartgrid_http.testing import AsgiClient, FixedClock, fixed_services
 
 
 class Place(Struct, frozen=True, array_like=True):
@@ -236,3 +237,14 @@ async def test_a_streamed_list_ends_with_an_empty_chunk() -> None:
     assert messages[0]["status"] == 200
     assert (b"x-event-position", b"telemetry@9") in messages[0]["headers"]
     assert [m.get("more_body", False) for m in messages[1:]] == [True, True, False]
+
+
+async def test_what_is_answered_as_json_is_refused_to_who_takes_none() -> None:
+    client = AsgiClient(build_app(fixed_services()))
+
+    refused = await client.get("/api/test", headers={"Accept": "text/html, text/csv"})
+    browser = await client.get("/api/test", headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    plain = await client.get("/metrics", headers={"Accept": "text/plain"})
+
+    assert (refused.status, refused.json()["code"]) == (406, "not_acceptable")
+    assert browser.status == plain.status == 200

@@ -139,3 +139,10 @@ async def test_of_a_correction_and_a_retraction_at_once_the_log_tells_which_came
 
 def position(answer: dict[str, Any]) -> int:
     return int(answer["position"].partition("@")[2])
+
+
+async def test_a_posted_reading_is_answered_as_json_only(operator: AsgiClient) -> None:
+    reply = await operator.post("/api/v1/ingest/sensor", READING, headers={"Accept": "text/csv"})
+
+    assert (reply.status, reply.json()["code"]) == (406, "not_acceptable")
+    assert (await operator.get("/api/v1/readings?sensor_id=s1")).json()["data"] == []
