@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.bench import report
 from tests.bench.database import server
 from tests.bench.harness import Figure, Row
-from tests.bench.product_rows import batches, single_posts, start_and_memory, visible
+from tests.bench.product_rows import batches, single_posts, start_and_memory, visible, without_append
 from tests.bench.size_rows import statistics_at_size
 from tests.bench.store import append_at_size, append_by_copy, append_by_stock, grouped, many_callers
 
@@ -20,6 +20,7 @@ ROWS: dict[str, Row] = {
     "4": many_callers,
     "5": append_at_size,
     "6": single_posts,
+    "7": without_append,
     "8": batches,
     "14": visible,
     "16": statistics_at_size,

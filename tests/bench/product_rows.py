@@ -162,6 +162,33 @@ async def single_posts(server: Server) -> list[Figure]:
     return found
 
 
+async def without_append(server: Server) -> list[Figure]:
+    """Figure 7: a durable single post against the same route over a store that stores nothing."""
+    async with running() as it:
+        port = free_port()
+        environment = {**it.product.environment, "SMARTGRID_PORT": str(port), "PYTHONPATH": "."}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.bench.no_append", env=environment, stderr=asyncio.subprocess.DEVNULL
+        )
+        try:
+            await _listening(port)
+
+            async def durable() -> float:
+                return (await posted(it.single())).per_second
+
+            async def forgetful() -> float:
+                plan = it.single()
+                plan.port = port
+                return (await posted(plan)).per_second
+
+            rounds = await in_turns(durable, forgetful, server.rounds)
+        finally:
+            process.terminate()
+            await process.wait()
+    what = "durable POST /ingest/sensor ÷ the same route without the append, 64 clients"
+    return [compared("7", what, rounds, ("durable", "no append"), "posts/s", floor=0.35, goal=0.75)]
+
+
 async def batches(server: Server) -> list[Figure]:
     """Figures 8 to 10: batches as JSON and as columns, and what they take in the log."""
     async with running() as it:
