@@ -3,10 +3,14 @@
 import subprocess
 
 import pytest
+from hypothesis import settings
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
 from smartgrid_ops.postgres_programs import wheel_binaries
+
+settings.register_profile("shared-machine", deadline=None)  # how long an example takes says more of the neighbours
+settings.load_profile("shared-machine")
 
 pytest_collect_file = Sybil(parsers=[PythonCodeBlockParser()], patterns=["*.md"]).pytest()
 

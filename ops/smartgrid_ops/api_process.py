@@ -1,14 +1,21 @@
 """The process that answers requests."""
 
+import asyncio
+import contextlib
 import socket
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import structlog
 
 from smartgrid_commands.identity import Identity
+from smartgrid_http import probes
 from smartgrid_http.app import build_app
+from smartgrid_http.gateway import litestar_handlers
 from smartgrid_http.policy import Service
+from smartgrid_http.services import Services
 from smartgrid_ops import listener
+from smartgrid_ops.probes import with_metrics_of_its_own
 from smartgrid_ops.serving import serve
 from smartgrid_ops.settings import PORTS, Settings
 from smartgrid_ops.signals import stop_event
@@ -44,21 +51,37 @@ async def serve_service(
             board.services = (service,)
         if supervised and services.identity is not None:
             await _offer_bootstrap(services.identity, file, renew=renew)
-        app = build_app(services, only=None if service == "gateway" else service)
+        handlers = litestar_handlers()
+        if settings.metrics_port is not None:
+            handlers = [handler for handler in handlers if handler is not probes.metrics]
+        app = build_app(services, only=None if service == "gateway" else service, handlers=handlers)
         address, port = sock.getsockname()[:2]
         log.info("serving", service=service, address=address, port=port)
 
         def leave() -> None:
             board.draining = True
 
-        await serve(
-            app,
-            sock,
-            stop=stop,
-            drain_delay_s=settings.drain_delay_s,
-            connections=settings.limits.get("connections", 1000),
-            on_stop=leave,
-        )
+        async with _metrics_apart(settings, services, stop):
+            await serve(
+                app,
+                sock,
+                stop=stop,
+                drain_delay_s=settings.drain_delay_s,
+                connections=settings.limits.get("connections", 1000),
+                on_stop=leave,
+            )
+
+
+@contextlib.asynccontextmanager
+async def _metrics_apart(settings: Settings, services: Services, stop: asyncio.Event) -> AsyncGenerator[None, None]:
+    """Show the metrics on a port of their own, if there is one."""
+    if settings.metrics_port is None:
+        yield
+        return
+    sock = listener.bind(settings.host, settings.metrics_port)
+    serving = asyncio.ensure_future(serve(with_metrics_of_its_own(services), sock, stop=stop))
+    yield
+    await serving
 
 
 async def _offer_bootstrap(identity: Identity, file: Path, *, renew: bool) -> None:

@@ -1,6 +1,8 @@
 """Whatever is killed comes back; when the supervisor is killed, nothing outlives it for long."""
 
 import contextlib
+import http.client
+import json
 import os
 import signal
 import threading
@@ -123,3 +125,49 @@ def later(after_s: float, act: Callable[[], None]) -> Generator[None, None, None
         yield
     finally:
         timer.cancel()
+
+
+def test_a_stop_under_load_answers_every_request(product: Product) -> None:
+    lost: list[str] = []
+    answered: list[int] = []
+    headers = {"Authorization": f"Bearer {product.token()}", "Content-Type": "application/json"}
+
+    def hammer(client: int) -> None:
+        number = 0
+        while True:
+            connection = http.client.HTTPConnection("127.0.0.1", product.port, timeout=30)
+            try:
+                connection.connect()
+            except OSError:
+                return  # refused: nothing was asked
+            try:
+                while True:
+                    number += 1
+                    reading = {"sensor_id": f"drain-{client}", "sensor_type": "power", "value": number, "seq": number}
+                    body = json.dumps({**reading, "location": {"lat": 41.0, "lon": 19.0}})
+                    connection.request("POST", "/api/v1/ingest/sensor", body, headers)
+                    answer = connection.getresponse()
+                    answer.read()
+                    answered.append(answer.status)
+                    if answer.getheader("connection") == "close":
+                        break
+            except (OSError, http.client.HTTPException) as error:
+                lost.append(repr(error))
+                return
+            finally:
+                connection.close()
+
+    clients = [threading.Thread(target=hammer, args=(number,)) for number in range(16)]
+    for client in clients:
+        client.start()
+    assert eventually(lambda: len(answered) > 100, GONE_S)
+    code = product.stop()
+    for client in clients:
+        client.join(30)
+
+    assert code == 0
+    assert lost == []
+    assert set(answered) == {201}
+    product.start()
+    stored = product.rows("SELECT count(*) FROM sensor_data WHERE sensor_id LIKE 'drain-%%'")
+    assert stored == [(len(answered),)]
