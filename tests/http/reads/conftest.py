@@ -1,4 +1,9 @@
+from collections.abc import Iterator
+
+import psycopg
 import pytest
+from psycopg import sql
+from tests.conftest import TEMPLATE, fresh_database
 from tests.http.reads.filling import Filler, Pool
 
 from smartgrid_adapters.postgres.event_store import PostgresEventStore
@@ -15,6 +20,29 @@ from smartgrid_http.app import build_app
 from smartgrid_http.pages import Cursors
 from smartgrid_http.services import Services
 from smartgrid_http.testing import AsgiClient, FixedClock, fixed_services
+
+TABLES = """
+SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
+    AND NOT c.relispartition AND c.relname NOT IN
+    ('schema_migrations', 'log_fences', 'projection_versions', 'projection_checkpoints')
+"""
+
+
+@pytest.fixture(scope="session")
+def shared_database(postgres_server: str) -> Iterator[str]:
+    with fresh_database(postgres_server, TEMPLATE) as url:
+        yield url
+
+
+@pytest.fixture
+def database(shared_database: str) -> str:
+    """Return the URL of an empty migrated database; emptying one takes a tenth of making one."""
+    with psycopg.connect(shared_database, autocommit=True) as conn:
+        conn.execute("SET session_replication_role = replica")  # only so does a log let go of its events
+        names = conn.execute(TABLES).fetchall()
+        statements = [sql.SQL("DELETE FROM {}").format(sql.Identifier(name)) for (name,) in names]
+        conn.execute(sql.SQL("; ").join([*statements, sql.SQL("UPDATE projection_checkpoints SET position = 0")]))
+    return shared_database
 
 
 @pytest.fixture
