@@ -308,6 +308,9 @@ def csv_items(header: Sequence[str], rows: Sequence[Sequence[str]], when: Clocke
     sorter = _Sorter()
     bad: Bad = {}
     for index, row in enumerate(rows):
+        if len(row) != len(header):
+            bad[index] = [Finding("", "bad_format", f"The row has {len(row)} cells, the header {len(header)}")]
+            continue
         value, found = _csv_value(header, row, when.limits)
         item, more = item_of(value, when.latest_us)
         # A cell that is no number is there, so it is not missing as well.
@@ -325,8 +328,6 @@ def csv_items(header: Sequence[str], rows: Sequence[Sequence[str]], when: Clocke
 def _csv_value(
     header: Sequence[str], row: Sequence[str], limits: JsonLimits
 ) -> tuple[dict[str, object], list[Finding]]:
-    if len(row) != len(header):
-        return {}, [Finding("", "bad_format", f"The row has {len(row)} cells, the header {len(header)}")]
     value: dict[str, object] = {}
     found: list[Finding] = []
     place: dict[str, object] = {}
