@@ -131,7 +131,8 @@ class _Client(asyncio.Protocol):
             self.done.set_result(None)
 
 
-def _requests(plan: Plan) -> Iterator[bytes]:
+def requests(plan: Plan) -> Iterator[bytes]:
+    """Yield the requests of *plan*, each another one."""
     head = "".join(
         f"{name}: {value}\r\n" for name, value in {"Host": f"{plan.host}:{plan.port}", **plan.headers}.items()
     )
@@ -148,13 +149,13 @@ def _stamp(since: int, number: int) -> str:
 
 async def send(plan: Plan) -> Seen:
     """Carry out *plan*."""
-    requests = _requests(plan)
+    bodies = requests(plan)
     seen = Seen()
     start = time.perf_counter()
     slots = itertools.count()
 
     def next_request() -> bytes | None:
-        return next(requests) if time.perf_counter() - start < plan.seconds else None
+        return next(bodies) if time.perf_counter() - start < plan.seconds else None
 
     def wait() -> float:
         return start + next(slots) / plan.rate - time.perf_counter() if plan.rate else 0.0
