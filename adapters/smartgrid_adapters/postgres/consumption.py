@@ -3,11 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import numpy as np
 from psycopg import sql
 
+from smartgrid_adapters.postgres import arrays, fixed_arrays
+from smartgrid_adapters.postgres.arrays import BytesArray
+from smartgrid_adapters.postgres.fixed_arrays import Instants, Int4s, Int8s
 from smartgrid_adapters.postgres.pool import Connection
 from smartgrid_adapters.postgres.series import PostgresSeries
 from smartgrid_commands.sealing import Sealer
+from smartgrid_domain.maths.quantities import Ints
 from smartgrid_domain.maths.registers import Break
 from smartgrid_projections.read_models.consumption_tables import Link, Meter, MeterState, Tail
 from smartgrid_projections.read_models.energy import Parts
@@ -23,17 +28,16 @@ MOST_REMEMBERED: Final = 100_000
 
 _ADD = """
     INSERT INTO {table} AS t ({key}, start_at, wh, estimated_wh, readings)
-    SELECT k.key, 'epoch'::timestamptz + k.start_us * interval '1 microsecond', k.wh, k.estimated_wh, k.readings
-    FROM unnest(%(key)s::{type}[], %(start)s::bigint[], %(wh)s::bigint[], %(estimated)s::bigint[],
-                %(readings)s::bigint[]) AS k(key, start_us, wh, estimated_wh, readings)
+    SELECT * FROM unnest(%(key)s::{type}[], %(start)s::timestamptz[], %(wh)s::bigint[], %(estimated)s::bigint[],
+                         %(readings)s::bigint[])
     ON CONFLICT ({key}, start_at) DO UPDATE
     SET wh = t.wh + excluded.wh, estimated_wh = t.estimated_wh + excluded.estimated_wh,
         readings = t.readings + excluded.readings
 """
 _SWEEP = """
     DELETE FROM {table} t
-    USING unnest(%(key)s::{type}[], %(start)s::bigint[]) AS k(key, start_us)
-    WHERE t.{key} = k.key AND t.start_at = 'epoch'::timestamptz + k.start_us * interval '1 microsecond'
+    USING unnest(%(key)s::{type}[], %(start)s::timestamptz[]) AS k(key, start_at)
+    WHERE t.{key} = k.key AND t.start_at = k.start_at
         AND t.wh = 0 AND t.estimated_wh = 0 AND t.readings = 0
 """
 
@@ -58,6 +62,8 @@ class PostgresConsumption:
 
     def __init__(self, connection: Connection, sealer: Sealer, version: int = 1) -> None:
         self._connection = connection
+        fixed_arrays.register(connection)
+        arrays.register(connection)
         self._sealer = sealer
         self._register = PostgresSeries(connection)
         self._names = consumption_tables(version)
@@ -164,36 +170,25 @@ class PostgresConsumption:
         self._tails.update(tails)
 
     async def add(self, parts: Parts, customers: Mapping[tuple[bytes, int], tuple[int, int, int]]) -> None:
-        await self._add(
-            "consumption",
-            "series_id",
-            "int",
-            {
-                "key": parts.series.tolist(),
-                "start": parts.start_us.tolist(),
-                "wh": parts.wh.tolist(),
-                "estimated": parts.estimated_wh.tolist(),
-                "readings": parts.readings.tolist(),
-            },
-        )
-        changed = [(key, sums) for key, sums in sorted(customers.items()) if any(sums)]
-        await self._add(
-            "customer_consumption",
-            "customer",
-            "bytea",
-            {
-                "key": [customer for (customer, _), _ in changed],
-                "start": [start for (_, start), _ in changed],
-                "wh": [wh for _, (wh, _, _) in changed],
-                "estimated": [estimated for _, (_, estimated, _) in changed],
-                "readings": [readings for _, (_, _, readings) in changed],
-            },
-        )
+        if len(parts.series):
+            numbers = parts.wh, parts.estimated_wh, parts.readings
+            await self._add("consumption", "series_id", "int", (Int4s(parts.series), parts.start_us, *numbers))
+        changed = [(customer, start, *sums) for (customer, start), sums in sorted(customers.items()) if any(sums)]
+        if changed:
+            keys = BytesArray.of([row[0] for row in changed])
+            numbers = np.array([row[1:] for row in changed], np.int64).T
+            await self._add("customer_consumption", "customer", "bytea", (keys, *numbers))
 
-    async def _add(self, table: str, key: str, kind: str, values: dict[str, list[Any]]) -> None:
-        if not values["key"]:
-            return
+    async def _add(self, table: str, key: str, kind: str, columns: tuple[Any, Ints, Ints, Ints, Ints]) -> None:
+        keys, start_us, wh, estimated_wh, readings = columns
         names = {"table": self._names[table], "key": sql.Identifier(key), "type": sql.SQL(kind)}
+        values = {
+            "key": keys,
+            "start": Instants(start_us),
+            "wh": Int8s(wh),
+            "estimated": Int8s(estimated_wh),
+            "readings": Int8s(readings),
+        }
         await self._connection.execute(sql.SQL(_ADD).format(**names), values)
-        if any(number < 0 for name in ("wh", "estimated", "readings") for number in values[name]):
+        if min(int(wh.min()), int(estimated_wh.min()), int(readings.min())) < 0:
             await self._connection.execute(sql.SQL(_SWEEP).format(**names), values)

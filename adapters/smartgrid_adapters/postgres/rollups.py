@@ -5,10 +5,12 @@ from decimal import Decimal
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 from psycopg import sql
 from psycopg.rows import TupleRow
 
+from smartgrid_adapters.postgres import arrays, fixed_arrays
+from smartgrid_adapters.postgres.arrays import BytesArray
+from smartgrid_adapters.postgres.fixed_arrays import Instants, Int2s, Int4s, Int8s
 from smartgrid_adapters.postgres.pool import Connection
 from smartgrid_adapters.postgres.series import PostgresSeries
 from smartgrid_domain.maths.exact import Numbers
@@ -18,38 +20,36 @@ from smartgrid_domain.maths.rollups import Rollups
 from smartgrid_projections.read_models.aggregates import LEVELS_US, Keys, Level
 from smartgrid_projections.register import Register
 
-# A microsecond as bigint turns into a timestamp without a detour through floating point.
 # OFFSET 0 keeps each bucket a look into the primary key, however many the planner expects.
 _LOAD = """
     SELECT k.i, r.n, r.s, r.q, r.low, r.high, r.histogram, r.revision
-    FROM unnest(%(series)s::int[], %(level)s::smallint[], %(start)s::bigint[]) WITH ORDINALITY
-        AS k(series_id, level, start_us, i)
+    FROM unnest(%(series)s::int[], %(level)s::smallint[], %(start)s::timestamptz[]) WITH ORDINALITY
+        AS k(series_id, level, bucket_start, i)
     CROSS JOIN LATERAL (
         SELECT * FROM {rollups} o
-        WHERE o.series_id = k.series_id AND o.level = k.level
-            AND o.bucket_start = 'epoch'::timestamptz + k.start_us * interval '1 microsecond'
+        WHERE o.series_id = k.series_id AND o.level = k.level AND o.bucket_start = k.bucket_start
         OFFSET 0
     ) r
     ORDER BY k.i
 """
 _SAVE = """
     INSERT INTO {rollups} (series_id, level, bucket_start, n, s, q, low, high, histogram, revision)
-    SELECT k.series_id, k.level, 'epoch'::timestamptz + k.start_us * interval '1 microsecond',
-           k.n, k.s, k.q, k.low, k.high, k.histogram, k.revision
-    FROM unnest(%(series)s::int[], %(level)s::smallint[], %(start)s::bigint[], %(n)s::bigint[],
-                %(s)s::numeric[], %(q)s::numeric[], %(low)s::bigint[], %(high)s::bigint[],
+    SELECT k.series_id, k.level, k.bucket_start, k.n, k.s, k.q,
+           CASE WHEN k.n > 0 THEN k.low END, CASE WHEN k.n > 0 THEN k.high END, k.histogram, k.revision
+    FROM unnest(%(series)s::int[], %(level)s::smallint[], %(start)s::timestamptz[], %(n)s::bigint[],
+                %(s)s::{sums}[], %(q)s::{sums}[], %(low)s::bigint[], %(high)s::bigint[],
                 %(histogram)s::bytea[], %(revision)s::bigint[])
-        AS k(series_id, level, start_us, n, s, q, low, high, histogram, revision)
+        AS k(series_id, level, bucket_start, n, s, q, low, high, histogram, revision)
     ON CONFLICT (series_id, level, bucket_start) DO UPDATE
     SET n = excluded.n, s = excluded.s, q = excluded.q, low = excluded.low, high = excluded.high,
         histogram = excluded.histogram, revision = excluded.revision
 """
 _EXTREMES = """
     SELECT min(r.low), max(r.high)
-    FROM unnest(%(series)s::int[], %(start)s::bigint[]) WITH ORDINALITY AS k(series_id, start_us, i)
+    FROM unnest(%(series)s::int[], %(start)s::timestamptz[], %(end)s::timestamptz[]) WITH ORDINALITY
+        AS k(series_id, first_at, last_at, i)
     JOIN {rollups} r ON r.series_id = k.series_id AND r.level = 0
-        AND r.bucket_start >= 'epoch'::timestamptz + k.start_us * interval '1 microsecond'
-        AND r.bucket_start < 'epoch'::timestamptz + (k.start_us + %(length)s) * interval '1 microsecond'
+        AND r.bucket_start >= k.first_at AND r.bucket_start < k.last_at
     GROUP BY k.i
     ORDER BY k.i
 """
@@ -57,7 +57,6 @@ _CONFIGURE = """
     INSERT INTO {sensors} (sensor_id, expected_interval_s) VALUES (%s, %s)
     ON CONFLICT (sensor_id) DO UPDATE SET expected_interval_s = excluded.expected_interval_s
 """
-_COLUMNS: Final = ("series", "level", "start", "n", "s", "q", "low", "high", "histogram", "revision")
 _VERSION: Final = 1
 
 
@@ -71,10 +70,12 @@ class PostgresRollups:
 
     def __init__(self, connection: Connection, version: int = _VERSION) -> None:
         self._connection = connection
+        fixed_arrays.register(connection)
+        arrays.register(connection)
         self._register = PostgresSeries(connection)
         names = rollup_tables(version)
         self._load = sql.SQL(_LOAD).format(**names)
-        self._save = sql.SQL(_SAVE).format(**names)
+        self._save = {kind: sql.SQL(_SAVE).format(**names, sums=sql.SQL(kind)) for kind in ("bigint", "numeric")}
         self._extremes = sql.SQL(_EXTREMES).format(**names)
         self._configure = sql.SQL(_CONFIGURE).format(**names)
 
@@ -84,9 +85,9 @@ class PostgresRollups:
 
     async def load(self, levels: Sequence[Keys]) -> Sequence[tuple[Rollups, Ints]]:
         values = {
-            "series": [one for keys in levels for one in keys.series.tolist()],
-            "level": [level for level, keys in enumerate(levels) for _ in range(len(keys.series))],
-            "start": [one for keys in levels for one in keys.start_us.tolist()],
+            "series": Int4s(np.concatenate([keys.series for keys in levels])),
+            "level": Int2s(np.repeat(np.arange(len(levels)), [len(keys.series) for keys in levels])),
+            "start": Instants(np.concatenate([keys.start_us for keys in levels])),
         }
         rows = await (await self._connection.execute(self._load, values, binary=True)).fetchall()
         result: list[tuple[Rollups, Ints]] = []
@@ -102,27 +103,43 @@ class PostgresRollups:
         return result
 
     async def save(self, levels: Sequence[Level]) -> None:
-        columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
-        for one in levels:
-            rows = _rows_of(one.keys, one.rollups)
-            full = rows >= 0
-            picked, rollups = rows[full], one.rollups
-            histograms = encoded(rollups.histograms)
-            columns["series"] += one.keys.series.tolist()
-            columns["level"] += [one.level] * len(rows)
-            columns["start"] += one.keys.start_us.tolist()
-            columns["n"] += _spread(rollups.n[picked].tolist(), full, 0)
-            columns["s"] += _spread([Decimal(number) for number in rollups.s[picked].tolist()], full, Decimal(0))
-            columns["q"] += _spread([Decimal(number) for number in rollups.q[picked].tolist()], full, Decimal(0))
-            columns["low"] += _spread(rollups.low[picked].tolist(), full, None)
-            columns["high"] += _spread(rollups.high[picked].tolist(), full, None)
-            columns["histogram"] += _spread([histograms[row] for row in picked.tolist()], full, b"")
-            columns["revision"] += one.revisions.tolist()
-        if columns["series"]:
-            await self._connection.execute(self._save, columns)
+        if not levels:
+            return
+        sizes = [len(one.keys.series) for one in levels]
+        rows = np.concatenate(
+            [
+                _rows_of(one.keys, one.rollups) + first
+                for one, first in zip(levels, np.cumsum([0, *sizes]), strict=False)
+            ]
+        )
+        columns = {
+            name: np.concatenate([getattr(one.rollups, name) for one in levels])
+            for name in ("n", "s", "q", "low", "high")
+        }
+        histograms: list[bytes] = [b""] * sum(sizes)
+        encodings = [data for one in levels for data in encoded(one.rollups.histograms)]
+        for row, data in zip(rows.tolist(), encodings, strict=True):
+            histograms[row] = data
+        small = columns["s"].dtype != object and columns["q"].dtype != object
+        spread = {name: _spread(column, rows, sum(sizes)) for name, column in columns.items()}
+        await self._connection.execute(
+            self._save["bigint" if small else "numeric"],
+            {
+                "series": Int4s(np.concatenate([one.keys.series for one in levels])),
+                "level": Int2s(np.repeat([one.level for one in levels], sizes)),
+                "start": Instants(np.concatenate([one.keys.start_us for one in levels])),
+                "n": Int8s(spread["n"]),
+                "s": Int8s(spread["s"]) if small else [Decimal(number) for number in spread["s"].tolist()],
+                "q": Int8s(spread["q"]) if small else [Decimal(number) for number in spread["q"].tolist()],
+                "low": Int8s(spread["low"]),
+                "high": Int8s(spread["high"]),
+                "histogram": BytesArray.of(histograms),
+                "revision": Int8s(np.concatenate([one.revisions for one in levels])),
+            },
+        )
 
     async def extremes(self, level: int, series: Ints, start_us: Ints) -> tuple[Ints, Ints]:
-        values = {"series": series.tolist(), "start": start_us.tolist(), "length": LEVELS_US[level]}
+        values = {"series": Int4s(series), "start": Instants(start_us), "end": Instants(start_us + LEVELS_US[level])}
         rows = await (await self._connection.execute(self._extremes, values)).fetchall()
         return np.array([row[0] for row in rows], np.int64), np.array([row[1] for row in rows], np.int64)
 
@@ -161,17 +178,15 @@ def _numbers(values: list[int]) -> Numbers:
 
 
 def _rows_of(keys: Keys, rollups: Rollups) -> Ints:
-    """Return the row in *rollups* of each key, -1 for one without readings; both are sorted alike."""
-    kept = dict(
-        zip(zip(rollups.series.tolist(), rollups.start_us.tolist(), strict=True), range(len(rollups)), strict=True)
-    )
-    return np.array(
-        [kept.get(key, -1) for key in zip(keys.series.tolist(), keys.start_us.tolist(), strict=True)], np.int64
-    )
+    """Return the place of each of *rollups* among *keys*, which are all of them and more, sorted alike."""
+    return np.searchsorted(_numbered(keys.series, keys.start_us), _numbered(rollups.series, rollups.start_us))
 
 
-def _spread(values: list[Any], full: NDArray[np.bool_], empty: object) -> list[Any]:
-    if len(values) == len(full):
-        return values
-    rest = iter(values)
-    return [next(rest) if one else empty for one in full.tolist()]
+def _numbered(series: Ints, start_us: Ints) -> Ints:
+    return (series << 32) + start_us // LEVELS_US[0]  # quarters of an hour since 1970 need 23 bits until 2100
+
+
+def _spread(column: Numbers, rows: Ints, number: int) -> Numbers:
+    result = np.zeros(number, column.dtype)
+    result[rows] = column
+    return result

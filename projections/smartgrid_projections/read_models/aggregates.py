@@ -6,9 +6,9 @@ add the new one; a bucket that lost an extreme reads its readings again, as of t
 depend on the set of facts alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
 import numpy as np
@@ -22,7 +22,7 @@ from smartgrid_projections.projection import Projection
 from smartgrid_projections.register import NO_PHASE, NO_SEQ, Key, Readings, Register, SeriesName
 from smartgrid_schemas.envelope import Recorded
 from smartgrid_schemas.event import Event
-from smartgrid_schemas.telemetry import ReadingRetracted, ReadingsRecorded, SensorConfigured
+from smartgrid_schemas.telemetry import ReadingRetracted, ReadingsRecorded, SensorConfigured, SeriesKey
 
 LEVELS_US: Final = (QUARTER_US, 4 * QUARTER_US, 96 * QUARTER_US)
 """Length of the buckets of each level [µs]."""
@@ -142,57 +142,62 @@ AGGREGATES: Projection[RollupTables] = Projection(name="aggregates", version=1, 
 async def _facts_of(events: Sequence[Event], register: Register) -> _Facts | None:
     recorded = [(event, unpack(event, normal=False)) for event in events if isinstance(event, ReadingsRecorded)]
     retracted = [event for event in events if isinstance(event, ReadingRetracted)]
-    names = {SeriesName(key.sensor_id, key.sensor_type, key.phase or NO_PHASE) for e, _ in recorded for key in e.series}
-    names |= {SeriesName(e.sensor_id, e.sensor_type, e.phase or NO_PHASE) for e in retracted}
-    if not names:
+    keys = list({key: None for event, _ in recorded for key in event.series})
+    names = [_name(key.sensor_id, key.sensor_type, key.phase) for key in keys]
+    gone = [_name(event.sensor_id, event.sensor_type, event.phase) for event in retracted]
+    if not names and not gone:
         return None
-    ids = await register.series("sensor", sorted(names))
-    measurand_of = {series_id: name.measurand for name, series_id in ids.items()}
-    columns = [_columns(event, rows, ids) for event, rows in recorded]
+    ids = await register.series("sensor", sorted({*names, *gone}))
+    index = _joined_index(recorded, keys)
+    series = np.array([ids[name] for name in names], np.int64)[index]
+    measured_at_us, seq = _column(recorded, "measured_at_us"), _column(recorded, "seq")
+    measurands = [MEASURANDS[key.sensor_type] for key in keys]
+    shifts = [m.units[key.unit] - m.quantum_exponent for m, key in zip(measurands, keys, strict=True)]
+    exponents = _column(recorded, "exponent") + np.array(shifts, np.int64)[index]
+    values = quanta(_column(recorded, "mantissa"), exponents, 0)
     retractions = [
-        Key(
-            ids[SeriesName(e.sensor_id, e.sensor_type, e.phase or NO_PHASE)],
-            (e.measured_at - _EPOCH) // _MICROSECOND,
-            NO_SEQ if e.seq is None else e.seq,
-        )
-        for e in retracted
+        Key(ids[name], (event.measured_at - _EPOCH) // _MICROSECOND, NO_SEQ if event.seq is None else event.seq)
+        for event, name in zip(retracted, gone, strict=True)
     ]
-    series, measured_at_us, seq, values, widths = (
-        np.concatenate([column[i] for column in columns]) if columns else np.zeros(0, np.int64) for i in range(5)
-    )
-    corrected = [
-        Key(int(sid[correction.row]), int(at[correction.row]), int(sq[correction.row]))
-        for (_, rows), (sid, at, sq, _, _) in zip(recorded, columns, strict=True)
-        for correction in rows.corrects
-    ]
+    corrected = [Key(int(series[row]), int(measured_at_us[row]), int(seq[row])) for row in _corrections(recorded)]
     return _Facts(
         series=series,
         measured_at_us=measured_at_us,
         seq=seq,
         values=values,
-        bins=bins_of(values, widths),
+        bins=bins_of(values, np.array([WIDTHS[m.name] for m in measurands], np.int64)[index]),
         changed=sorted({*corrected, *retractions}),
         extra=retractions,
-        measurand_of=measurand_of,
+        measurand_of={series_id: name.measurand for name, series_id in ids.items()},
     )
 
 
-_MICROSECOND = datetime(1970, 1, 1, 0, 0, 0, 1, tzinfo=UTC) - _EPOCH
+_MICROSECOND = timedelta(microseconds=1)
+_Recorded = Sequence[tuple[ReadingsRecorded, Rows]]
 
 
-def _columns(event: ReadingsRecorded, rows: Rows, ids: Mapping[SeriesName, int]) -> tuple[Ints, Ints, Ints, Ints, Ints]:
-    """Return series, time, seq, quanta and width of the bins of each row."""
-    own = [ids[SeriesName(key.sensor_id, key.sensor_type, key.phase or NO_PHASE)] for key in event.series]
-    measurands = [MEASURANDS[key.sensor_type] for key in event.series]
-    shifts = np.array([m.units[key.unit] for m, key in zip(measurands, event.series, strict=True)], np.int16)
-    exponents = np.array([m.quantum_exponent for m in measurands], np.int64)
-    widths = np.array([WIDTHS[m.name] for m in measurands], np.int64)
-    index = rows.series_index
-    if len(own) == 1:
-        values = quanta(rows.mantissa, rows.exponent + shifts[0], int(exponents[0]))
-    else:
-        values = quanta(rows.mantissa, rows.exponent + shifts[index], exponents[index])
-    return np.array(own, np.int64)[index], rows.measured_at_us, rows.seq, values, widths[index]
+def _name(sensor_id: str, sensor_type: str, phase: str | None) -> SeriesName:
+    return SeriesName(sensor_id, sensor_type, phase or NO_PHASE)
+
+
+def _column(recorded: _Recorded, name: str) -> Ints:
+    return np.concatenate([np.zeros(0, np.int64), *(getattr(rows, name) for _, rows in recorded)], dtype=np.int64)
+
+
+def _joined_index(recorded: _Recorded, keys: Sequence[SeriesKey]) -> Ints:
+    """Return the place among *keys* of each reading's own."""
+    place_of = {key: place for place, key in enumerate(keys)}
+    places = [place_of[key] for event, _ in recorded for key in event.series]
+    return np.repeat(np.array(places, np.int64), [run for event, _ in recorded for run in event.runs])
+
+
+def _corrections(recorded: _Recorded) -> Iterator[int]:
+    """Yield the corrections among the readings of all events."""
+    first = 0
+    for event, rows in recorded:
+        for correction in rows.corrects:
+            yield first + correction.row
+        first += event.count
 
 
 async def _changes(facts: _Facts, register: Register, before: int, after: int) -> tuple[Rollups, Rollups]:

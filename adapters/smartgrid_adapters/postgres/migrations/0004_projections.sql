@@ -60,6 +60,26 @@ CREATE TABLE rollup_sensors_v1 (
     expected_interval_s double precision
 );
 
+-- The original's table, for SQL: values in the unit of the measurand.
+CREATE VIEW sensor_aggregates AS
+    SELECT s.subject_id AS sensor_id, s.measurand AS sensor_type, nullif(s.phase, '-') AS phase, u.unit,
+           (ARRAY['15m', '1h', '1d'])[r.level + 1] AS "interval", r.bucket_start,
+           r.bucket_start + (ARRAY[interval '15 minutes', interval '1 hour', interval '24 hours'])[r.level + 1]
+               AS bucket_end,
+           r.n AS count, r.s / (r.n * u.per_unit) AS avg_value, r.low / u.per_unit AS min_value,
+           r.high / u.per_unit AS max_value,
+           CASE WHEN r.n > 1 THEN
+               sqrt((r.n * r.q - r.s * r.s) / (r.n::numeric * (r.n - 1) * u.per_unit * u.per_unit))
+           END AS stddev_value,
+           r.s / u.per_unit AS sum_value, r.q / (u.per_unit * u.per_unit) AS sum_of_squares, r.revision
+    FROM rollups_v1 r
+    JOIN series s USING (series_id)
+    JOIN (VALUES ('voltage', 'V', 1000.0), ('current', 'A', 1000.0), ('power', 'W', 1.0),
+                 ('reactive_power', 'var', 1.0), ('energy', 'Wh', 1.0), ('frequency', 'Hz', 1000.0),
+                 ('power_factor', '1', 10000.0), ('temperature', 'Cel', 100.0)) AS u(measurand, unit, per_unit)
+        ON u.measurand = s.measurand
+    WHERE r.n > 0;
+
 -- consumption ------------------------------------------------------------------------------------------------------
 
 -- A row begins at a UTC hour, or within one at the instant at which the meter's customer changed.
@@ -135,6 +155,6 @@ CREATE TABLE users_v1 (
 
 CREATE VIEW users AS SELECT * FROM users_v1;
 
-GRANT SELECT ON projection_versions, projection_checkpoints, rollups_v1, rollup_sensors_v1, consumption_v1,
+GRANT SELECT ON projection_versions, projection_checkpoints, sensor_aggregates, rollups_v1, rollup_sensors_v1, consumption_v1,
     customer_consumption_v1, consumption_meters_v1, meter_links_v1, meter_breaks_v1, register_tails_v1, users_v1, users
     TO smartgrid_reader;
