@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 
 import pytest
 
@@ -24,6 +25,21 @@ async def test_a_hash_verifies_its_password_and_no_other() -> None:
     assert not (await passwords.verify("a password", None)).ok
     assert not (await passwords.verify("a password", "nonsense")).ok
     assert phc != await passwords.hashed("a password")
+
+
+async def test_checking_against_no_hash_costs_the_same() -> None:
+    passwords = Argon2Passwords()
+    phc = await passwords.hashed("a password")
+
+    async def fastest(against: str | None) -> float:
+        times: list[float] = []
+        for _ in range(3):
+            started = time.perf_counter()
+            await passwords.verify("another", against)
+            times.append(time.perf_counter() - started)
+        return min(times)
+
+    assert await fastest(None) > 0.3 * await fastest(phc)
 
 
 async def test_the_default_is_what_owasp_advises() -> None:

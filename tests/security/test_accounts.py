@@ -6,8 +6,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from tests.security.world import PASSWORD, World, memory_world
 
+from smartgrid_adapters.memory.accounts import MemoryAccounts
 from smartgrid_adapters.postgres.codec import encode
 from smartgrid_commands.profiles import Client, IdentitySettings, NewAccount
 from smartgrid_schemas.event import Sealed
@@ -229,6 +231,19 @@ async def test_unknown_name_and_wrong_password_look_alike(each_world: World) -> 
     bodies = [{**reply.json(), "request_id": ""} for reply in replies]
     assert {reply.status for reply in replies} == {401}
     assert bodies[0] == bodies[1] == bodies[2]
+
+
+async def test_a_disabled_account_looks_like_none(world: World) -> None:
+    assert isinstance(world.accounts, MemoryAccounts)
+    await world.client().post(REGISTER, person())
+    unknown = await world.client().post(LOGIN, {"username": "nobody", "password": PASSWORD})
+
+    (account,) = world.accounts.accounts.values()
+    world.accounts.accounts[account.user_id] = replace(account, is_active=False)
+    disabled = await world.client().post(LOGIN, {"username": "ann", "password": PASSWORD})
+
+    assert disabled.status == 401
+    assert {**disabled.json(), "request_id": ""} == {**unknown.json(), "request_id": ""}
 
 
 async def test_a_name_that_does_not_exist_costs_a_hash_too(world: World) -> None:

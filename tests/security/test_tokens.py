@@ -4,6 +4,7 @@ import asyncio
 import json
 import stat
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,15 @@ async def test_a_token_ends_after_ten_minutes_and_five_seconds(world: World) -> 
     reply = await ask(world, token)
 
     assert (reply.status, reply.json()["code"]) == (401, "token_expired")
+
+
+async def test_a_token_that_was_just_seen_ends_too(world: World) -> None:
+    token = await world.admin()
+    assert (await ask(world, token)).status == 200
+
+    world.clock.time += timedelta(seconds=605)
+
+    assert (await ask(world, token)).json()["code"] == "token_expired"
 
 
 async def test_the_header_says_what_the_api_promises(world: World) -> None:
