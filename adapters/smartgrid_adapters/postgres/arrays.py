@@ -2,12 +2,11 @@
 
 import struct
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from psycopg import AsyncConnection, pq
+from psycopg import BaseConnection, pq
 from psycopg.abc import Buffer
 from psycopg.adapt import Dumper
-from psycopg.rows import TupleRow
 
 _INT4 = struct.Struct("!i").pack
 _ARRAY = struct.Struct("!iiIii").pack
@@ -130,7 +129,7 @@ class _BigintArrayDumper(_BinaryArrayDumper):
     oid = 1016
 
 
-def register(conn: AsyncConnection[TupleRow]) -> None:
+def register(conn: BaseConnection[Any]) -> None:
     """Let *conn* send arrays that are in binary form already."""
     conn.adapters.register_dumper(TextArray, _TextArrayDumper)
     conn.adapters.register_dumper(BytesArray, _BytesArrayDumper)
