@@ -171,13 +171,13 @@ class PostgresConsumption:
 
     async def add(self, parts: Parts, customers: Mapping[tuple[bytes, int], tuple[int, int, int]]) -> None:
         if len(parts.series):
-            numbers = parts.wh, parts.estimated_wh, parts.readings
-            await self._add("consumption", "series_id", "int", (Int4s(parts.series), parts.start_us, *numbers))
+            columns = (Int4s(parts.series), parts.start_us, parts.wh, parts.estimated_wh, parts.readings)
+            await self._add("consumption", "series_id", "int", columns)
         changed = [(customer, start, *sums) for (customer, start), sums in sorted(customers.items()) if any(sums)]
         if changed:
             keys = BytesArray.of([row[0] for row in changed])
-            numbers = np.array([row[1:] for row in changed], np.int64).T
-            await self._add("customer_consumption", "customer", "bytea", (keys, *numbers))
+            start_us, wh, estimated_wh, readings = np.array([row[1:] for row in changed], np.int64).T
+            await self._add("customer_consumption", "customer", "bytea", (keys, start_us, wh, estimated_wh, readings))
 
     async def _add(self, table: str, key: str, kind: str, columns: tuple[Any, Ints, Ints, Ints, Ints]) -> None:
         keys, start_us, wh, estimated_wh, readings = columns
