@@ -13,8 +13,6 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import cast
 
-from msgspec import Struct
-
 from smartgrid_commands.accounts import AccessTokens, Claims
 from smartgrid_commands.ports import Clock, StoreUnavailable
 from smartgrid_commands.profiles import SessionState
@@ -41,11 +39,22 @@ class _Session:
         self.pending: asyncio.Task[SessionState | None] | None = None
 
 
-class _Known(Struct, frozen=True):
-    principal: Principal
-    claims: Claims
-    ends_at: datetime
-    session: _Session
+class _Known:
+    __slots__ = ("claims", "ends_at", "principal", "session", "state")
+
+    def __init__(self, claims: Claims, session: _Session) -> None:
+        self.claims = claims
+        self.ends_at = datetime.fromtimestamp(claims.exp, UTC)
+        self.session = session
+        self.state = session.state
+        self.principal = _principal(claims, session.state)
+
+    def present(self) -> Principal:
+        """Return the principal, made anew when its session was looked up since."""
+        if self.state is not self.session.state:
+            self.state = self.session.state
+            self.principal = _principal(self.claims, self.state)
+        return self.principal
 
 
 class TokenAuthenticator:
@@ -68,7 +77,7 @@ class TokenAuthenticator:
             return None
         if age >= REFRESH_S and session.pending is None:
             self._look_up(known.claims.sid, session)
-        return known.principal
+        return known.present()
 
     async def verify(self, token: bytes, *, strict: bool) -> Principal:
         """Return the principal of *token*, looking at whatever is not known for sure."""
@@ -90,13 +99,11 @@ class TokenAuthenticator:
             return _principal(claims, session.state)
         if not _alive(session.state, claims):
             raise _revoked()
-        principal = _principal(claims, session.state)
-        ends_at = datetime.fromtimestamp(claims.exp, UTC)
-        self._known[digest] = _Known(principal, claims, ends_at, session)
+        fresh = self._known[digest] = _Known(claims, session)
         self._known.move_to_end(digest)
         if len(self._known) > self._kept_most:
             self._known.popitem(last=False)
-        return principal
+        return fresh.principal
 
     def _session(self, session_id: str) -> _Session:
         session = self._sessions.get(session_id)
