@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from tests.kit.proxy import HEALTHY, FaultProxy, Faults, Way
 
 from smartgrid_adapters.postgres import effects as postgres_effects
 from smartgrid_adapters.postgres import group_commit, log_writer
@@ -24,87 +25,13 @@ pytestmark = pytest.mark.faults
 LOG = "telemetry"
 
 
-class Proxy:
-    """
-    Stands between client and server and cuts the connections that write to a log.
-
-    Attributes:
-        cut_answer: Cut instead of passing on an answer that holds these bytes.
-        cut_request: Cut instead of passing on a request that holds these bytes.
-        cut_after: Cut when this many bytes of answers have passed.
-        swallow: Pass on no answer that holds these bytes, but stay connected.
-        refuse: Take no new connection.
-        refuse_then: What *refuse* becomes at a cut.
-        cuts: How often it has cut.
-    """
-
-    def __init__(self, socket: str) -> None:
-        self._server_socket = socket
-        self.cut_answer: bytes | None = None
-        self.cut_request: bytes | None = None
-        self.cut_after: int | None = None
-        self.swallow: bytes | None = None
-        self.refuse = False
-        self.refuse_then = False
-        self.cuts = 0
-
-    async def serve(self, folder: Path) -> asyncio.Server:
-        return await asyncio.start_unix_server(self._meet, folder / ".s.PGSQL.5432")
-
-    async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.refuse:
-            writer.close()
-            return
-        far_reader, far_writer = await asyncio.open_unix_connection(self._server_socket)
-        link = _Link(self)
-        both = [
-            asyncio.create_task(link.upwards(reader, far_writer)),
-            asyncio.create_task(link.downwards(far_reader, writer)),
-        ]
-        _, pending = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*both, return_exceptions=True)
-        for end in (writer, far_writer):
-            end.close()
-
-    def cut(self) -> None:
-        self.cut_answer = self.cut_request = self.cut_after = None
-        self.cuts += 1
-        self.refuse = self.refuse_then
+WRITING = b"log_"
+"""What only connections that append send."""
 
 
-class _Link:
-    """One connection; each direction returns when it is to be cut."""
-
-    def __init__(self, proxy: Proxy) -> None:
-        self._proxy = proxy
-        self._writes = False
-
-    async def upwards(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(1 << 20):
-            self._writes = self._writes or b"log_" in data
-            if self._writes and self._proxy.cut_request is not None and self._proxy.cut_request in data:
-                self._proxy.cut()
-                return
-            writer.write(data)
-
-    async def downwards(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        proxy = self._proxy
-        while data := await reader.read(1 << 20):
-            if not self._writes:
-                writer.write(data)
-            elif proxy.cut_answer is not None and proxy.cut_answer in data:
-                proxy.cut()
-                return
-            elif proxy.cut_after is not None:
-                writer.write(data[: proxy.cut_after])
-                proxy.cut_after -= len(data)
-                if proxy.cut_after <= 0:
-                    proxy.cut()
-                    return
-            elif proxy.swallow is None or proxy.swallow not in data:
-                writer.write(data)
+def cut(*, answer: bytes | None = None, request: bytes | None = None, after: int | None = None) -> Faults:
+    """Cut the next connection that appends: at bytes of an answer or request, or after so many bytes of answers."""
+    return Faults(up=Way(cut_at=request), down=Way(cut_at=answer, cut_after=after), armed_by=WRITING)
 
 
 class Note(Effect, frozen=True, kw_only=True):
@@ -112,18 +39,18 @@ class Note(Effect, frozen=True, kw_only=True):
 
 
 @pytest.fixture
-async def proxy(database: str) -> AsyncIterator[tuple[Proxy, str]]:
+async def proxy(database: str) -> AsyncIterator[tuple[FaultProxy, str]]:
     given = {key: str(value) for key, value in conninfo_to_dict(database).items()}
     folder = Path(tempfile.mkdtemp(prefix="sgp"))
-    proxy = Proxy(f"{given['host']}/.s.PGSQL.5432")
-    server = await proxy.serve(folder)
+    proxy = FaultProxy(Path(f"{given['host']}/.s.PGSQL.5432"))
+    await proxy.listen(folder / ".s.PGSQL.5432")
     yield proxy, make_conninfo(**{**given, "host": str(folder)})
-    server.close()
+    await proxy.close()
     shutil.rmtree(folder)
 
 
 @pytest.fixture
-async def far_pool(proxy: tuple[Proxy, str]) -> AsyncIterator[Pool]:
+async def far_pool(proxy: tuple[FaultProxy, str]) -> AsyncIterator[Pool]:
     pool = await open_pool(proxy[1])
     yield pool
     await pool.close()
@@ -200,9 +127,9 @@ async def stored(pool: Pool) -> tuple[int, int, int]:
     ],
 )
 async def test_a_commit_whose_answer_was_lost_gives_its_own_answer(  # noqa: PLR0913, PLR0917
-    proxy: tuple[Proxy, str], far_store: PostgresEventStore, pool: Pool, append: Appending, n: int, answer: bytes
+    proxy: tuple[FaultProxy, str], far_store: PostgresEventStore, pool: Pool, append: Appending, n: int, answer: bytes
 ) -> None:
-    proxy[0].cut_answer = answer
+    proxy[0].arm(cut(answer=answer))
 
     appended = await append(far_store)
 
@@ -222,9 +149,9 @@ async def test_a_commit_whose_answer_was_lost_gives_its_own_answer(  # noqa: PLR
     ],
 )
 async def test_a_commit_that_never_arrived_is_sent_again(  # noqa: PLR0913, PLR0917
-    proxy: tuple[Proxy, str], far_store: PostgresEventStore, pool: Pool, append: Appending, n: int, request_: bytes
+    proxy: tuple[FaultProxy, str], far_store: PostgresEventStore, pool: Pool, append: Appending, n: int, request_: bytes
 ) -> None:
-    proxy[0].cut_request = request_
+    proxy[0].arm(cut(request=request_))
 
     appended = await append(far_store)
 
@@ -234,11 +161,11 @@ async def test_a_commit_that_never_arrived_is_sent_again(  # noqa: PLR0913, PLR0
 
 
 async def test_a_cut_after_any_byte_stores_once(
-    proxy: tuple[Proxy, str], far_store: PostgresEventStore, pool: Pool
+    proxy: tuple[FaultProxy, str], far_store: PostgresEventStore, pool: Pool
 ) -> None:
     await far_store.append(LOG, [write()])
     for after in range(1, 200):
-        proxy[0].cut_after = after
+        proxy[0].arm(cut(after=after))
         version = await _versions(far_store)
         again = StreamWrite(stream="sensor:a", events=write().events, expected_version=version)
 
@@ -254,26 +181,25 @@ async def _versions(store: PostgresEventStore) -> int:
 
 
 async def test_an_outcome_that_cannot_be_learnt_is_called_unknown(
-    proxy: tuple[Proxy, str], far_store: PostgresEventStore, pool: Pool, monkeypatch: pytest.MonkeyPatch
+    proxy: tuple[FaultProxy, str], far_store: PostgresEventStore, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log_writer, "RESOLVE_S", 0.3)
     commit_id = uuid4()
-    proxy[0].cut_answer = b"appended"
-    proxy[0].refuse_then = True
+    proxy[0].arm(cut(answer=b"appended"), then=Faults(refuse=True))
 
     with pytest.raises(OutcomeUnknown):
         await far_store.append(LOG, [write()], commit_id=commit_id)
 
-    proxy[0].refuse = False
+    proxy[0].faults = HEALTHY
     appended = await far_store.append(LOG, [write()], commit_id=commit_id)
     assert appended.first_position == 1
     assert await stored(pool) == (1, 1, 0)
 
 
 async def test_an_unreachable_store_says_so_within_a_second_and_heals(
-    proxy: tuple[Proxy, str], far_store: PostgresEventStore, pool: Pool
+    proxy: tuple[FaultProxy, str], far_store: PostgresEventStore, pool: Pool
 ) -> None:
-    proxy[0].refuse = True
+    proxy[0].faults = Faults(refuse=True)
     loop = asyncio.get_running_loop()
     start = loop.time()
 
@@ -282,15 +208,15 @@ async def test_an_unreachable_store_says_so_within_a_second_and_heals(
     assert {type(answer) for answer in answers} == {StoreUnavailable}
     assert loop.time() - start < 1.5
     assert await stored(pool) == (0, 0, 0)
-    proxy[0].refuse = False
+    proxy[0].faults = HEALTHY
     assert (await plain(far_store)).first_position == 1
 
 
 async def test_a_server_that_hangs_is_given_up_at_the_deadline(
-    proxy: tuple[Proxy, str], far_pool: Pool, pool: Pool
+    proxy: tuple[FaultProxy, str], far_pool: Pool, pool: Pool
 ) -> None:
     writer = LogWriter(far_pool, deadline_s=0.3)
-    proxy[0].swallow = b"COMMIT\0"
+    proxy[0].faults = Faults(down=Way(swallow_at=b"COMMIT\0"), armed_by=WRITING)
     commit_id = uuid4()
 
     async def body(conn: Connection, begun: Begun) -> None:
@@ -299,7 +225,7 @@ async def test_a_server_that_hangs_is_given_up_at_the_deadline(
     with pytest.raises(OutcomeUnknown):
         await writer.transact(LOG, commit_id, body)
 
-    proxy[0].swallow = None
+    proxy[0].faults = HEALTHY
     commit, _ = await writer.transact(LOG, commit_id, body)
     assert commit.known
     assert await stored(pool) == (1, 1, 0)
