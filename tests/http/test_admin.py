@@ -1,10 +1,10 @@
 import pytest
+from tests.projections.fakes import FakeLog, some_events
 
 from smartgrid_adapters.memory.checkpoints import MemoryProjection, MemoryStandings
 from smartgrid_http import admin
 from smartgrid_http.app import build_app
 from smartgrid_http.testing import AsgiClient, fixed_services
-from tests.projections.fakes import FakeLog, some_events
 
 
 @pytest.fixture

@@ -174,3 +174,21 @@ async def test_a_cut_connection_is_healed_and_nothing_counts_twice() -> None:
     await Runner(projection, log, checkpoints, Pace(backoff_s=0.001, takeover_s=0.001)).run(stop)
 
     assert table.tables.positions == [1, 2, 3, 4]
+
+
+async def test_an_event_that_cannot_be_read_stops_the_projection_too() -> None:
+    table, time = stored(), Time()
+
+    class Damaged(FakeLog):
+        async def read_log(
+            self, log: str, *, after: int = 0, limit: int = 1000, up_to: int | None = None
+        ) -> list[Recorded[Event]]:
+            raise ValueError(f"{log} is damaged between {after} and {up_to or limit}")
+
+    with pytest.raises(Stopped, match="telemetry@1: ValueError: telemetry is damaged between 0 and 3"):
+        await runner_on(table, Damaged(), time).run(asyncio.Event())
+
+    assert (table.last_error, table.positions) == (
+        "telemetry@1: ValueError: telemetry is damaged between 0 and 3",
+        {"telemetry": 0},
+    )

@@ -15,6 +15,7 @@ from smartgrid_schemas.envelope import Recorded
 from smartgrid_schemas.event import Event
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 _log = structlog.get_logger("smartgrid.projections")
 
@@ -129,9 +130,13 @@ class Runner(Generic[T]):
         return sum([await self._step_of(self._claim, log) for log in self.projection.logs])
 
     async def _step_of(self, claim: Claim, log: str) -> int:
-        events = await self._source.read_log(log, after=self.positions[log], limit=self._pace.batch_events)
+        after = self.positions[log]
+
+        async def read() -> list[Recorded[Event]]:
+            return await self._source.read_log(log, after=after, limit=self._pace.batch_events)
+
         done = 0
-        for batch in _cut(events, self._pace.batch_rows):
+        for batch in _cut(await self._tried(claim, f"{log}@{after + 1}", read), self._pace.batch_rows):
             await self._fold(claim, log, batch)
             done += len(batch)
         return done
@@ -139,28 +144,39 @@ class Runner(Generic[T]):
     async def _fold(self, claim: Claim, log: str, batch: Sequence[Recorded[Event]]) -> None:
         started = self._pace.monotonic()
         move = Move(log=log, old=self.positions[log], new=batch[-1].position, rate_per_s=self.rate_per_s)
-        for attempt in range(1, self._pace.attempts + 1):
-            try:
-                async with self._checkpoints.step(claim, move) as tables:
-                    await self.projection.project(batch, tables)
-                break
-            except (Fenced, Unavailable):
-                raise
-            except Exception as error:
-                self.last_error = f"{log}@{move.old + 1}…{move.new}: {type(error).__name__}: {error}"
-                _log.exception("projection_failed", projection=self.projection.name, log=log, attempt=attempt)
-                if attempt == self._pace.attempts:
-                    await self._checkpoints.failed(claim, self.last_error)
-                    raise Stopped(self.last_error) from error
-                await self._pace.sleep(self._wait_after(attempt))
-                await self._renew(claim)
-        self.last_error = None
+
+        async def fold() -> None:
+            async with self._checkpoints.step(claim, move) as tables:
+                await self.projection.project(batch, tables)
+
+        await self._tried(claim, f"{log}@{move.old + 1}…{move.new}", fold)
         self.positions = {**self.positions, log: move.new}
         elapsed = self._pace.monotonic() - started
         if elapsed > 0:
             self.rate_per_s += 0.2 * (len(batch) / elapsed - self.rate_per_s)
         self.ticked_at = self._pace.monotonic()
         await self._renew(claim)
+
+    async def _tried(self, claim: Claim, what: str, action: Callable[[], Awaitable[R]]) -> R:
+        """Do *action*, again when it fails; stop the projection when it keeps failing."""
+        attempt = 1
+        while True:
+            try:
+                result = await action()
+            except (Fenced, Unavailable):
+                raise
+            except Exception as error:
+                self.last_error = f"{what}: {type(error).__name__}: {error}"
+                _log.exception("projection_failed", projection=self.projection.name, at=what, attempt=attempt)
+                if attempt >= self._pace.attempts:
+                    await self._checkpoints.failed(claim, self.last_error)
+                    raise Stopped(self.last_error) from error
+                await self._pace.sleep(self._wait_after(attempt))
+                await self._renew(claim)
+                attempt += 1
+            else:
+                self.last_error = None
+                return result
 
     async def _renew(self, claim: Claim) -> None:
         now = self._pace.monotonic()
