@@ -64,22 +64,28 @@ def datastore_of(url: str, **settings: Any) -> PostgresDatastore:  # noqa: ANN40
 @pytest.fixture(autouse=True)
 def given_database(request: pytest.FixtureRequest) -> Iterator[None]:
     """Hand the database to the library's classes, which know of no fixtures."""
-    cls: Any = request.cls  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # pytest has no type for it
-    if cls is None:
+    if request.cls is None:  # pyright: ignore[reportUnknownMemberType]  # pytest has no type for it
         yield
         return
-    cls.url = request.getfixturevalue("database")
-    kind = {"originator_id_type": "text"} if _TextIds in cls.mro() else {}
-    with datastore_of(cls.url, **kind) as cls.datastore:
+    with _handed(request.cls, request.getfixturevalue("database")):  # pyright: ignore[reportUnknownMemberType]  # likewise
         yield
+
+
+def _handed(cls: Any, url: str) -> PostgresDatastore:  # noqa: ANN401  # one of the classes below
+    cls.url = url
+    datastore = cls.datastore = datastore_of(url, originator_id_type=cls.id_type)
+    return datastore
 
 
 class _OnDatabase:
     datastore: ClassVar[PostgresDatastore]
     url: ClassVar[str]
+    id_type: ClassVar[str] = "uuid"
 
 
 class _TextIds:
+    id_type: ClassVar[str] = "text"
+
     def new_originator_id(self) -> str:
         return f"meter:{uuid4()}"
 
