@@ -6,7 +6,7 @@ import contextlib
 import structlog
 from psycopg import OperationalError
 
-from smartgrid_adapters.postgres.migrate import migrate
+from smartgrid_adapters.postgres.migrate import MigrationFailed, migrate
 from smartgrid_ops.doctor import examine_store, refusal_of
 from smartgrid_ops.embedded_postgres import attach, url_of
 from smartgrid_ops.exits import SETTING, Exit
@@ -56,10 +56,15 @@ async def prepared(url: str, stop: asyncio.Event, *, migrating: bool) -> bool:
                 raise Exit(SETTING)
             if migrating and (applied := await migrate(url)):
                 log.info("migrated", applied=applied)
+        except MigrationFailed as error:
+            if not isinstance(error.__cause__, OperationalError):  # such as a lock that somebody held for too long
+                log.error("the database cannot be migrated", reason=str(error))  # noqa: TRY400 - the text says it all
+                raise Exit(SETTING) from error
+            log.warning("the database cannot be migrated yet", reason=str(error))
         except OperationalError as error:
             log.warning("the database does not answer yet", exc_info=error)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), DATABASE_RETRY_S)
         else:
             return True
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), DATABASE_RETRY_S)
     return False

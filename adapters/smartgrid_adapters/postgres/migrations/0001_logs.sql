@@ -86,11 +86,12 @@ BEGIN
                 originator_id text COLLATE "C" NOT NULL,
                 originator_version bigint NOT NULL,
                 topic text COLLATE "C" NOT NULL,
-                state bytea STORAGE EXTERNAL NOT NULL,
+                state bytea NOT NULL,
                 metadata bytea,
                 UNIQUE (originator_id, originator_version)
             )
         $sql$, v_log || '_events');
+        EXECUTE format('ALTER TABLE %I ALTER COLUMN state SET STORAGE EXTERNAL', v_log || '_events');
         EXECUTE format($sql$
             CREATE TABLE %1$I (
                 last_position bigint PRIMARY KEY,

@@ -107,9 +107,10 @@ CREATE INDEX ON imports (created_at) WHERE state = 'running';
 CREATE TABLE import_parts (
     import_id text COLLATE "C" NOT NULL REFERENCES imports ON DELETE CASCADE,
     part int NOT NULL,
-    data bytea STORAGE EXTERNAL NOT NULL,
+    data bytea NOT NULL,
     PRIMARY KEY (import_id, part)
 );
+ALTER TABLE import_parts ALTER COLUMN data SET STORAGE EXTERNAL;
 
 -- Takes the key for its first request, for one whose holder died, or for anyone after a day. A claim that a crash
 -- loses is worth nothing, so its commit does not wait for the disk.
