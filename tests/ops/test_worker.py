@@ -9,7 +9,7 @@ import pytest
 
 from smartgrid_adapters.postgres.checkpoints import PostgresStandings
 from smartgrid_adapters.postgres.event_store import PostgresEventStore
-from smartgrid_adapters.postgres.pool import Pool, run_safely
+from smartgrid_adapters.postgres.pool import Connection, Pool, run_safely
 from smartgrid_adapters.postgres.queries.users import PostgresUsers
 from smartgrid_adapters.postgres.sealing import PostgresDataKeys
 from smartgrid_adapters.sealing import KeySealer, master_key
@@ -92,8 +92,8 @@ async def test_no_personal_value_is_at_rest_in_clear(settings: Settings, store: 
     assert await Waiting(PostgresStandings(pool)).until(["users"], {"identity": last}, 5000)
     await worker.stop()
 
-    async def read(connection: object) -> list[bytes]:
-        cursor = await connection.execute("SELECT username || email || customer_id FROM users")  # type: ignore[attr-defined]  # a connection
+    async def read(connection: Connection) -> list[bytes]:
+        cursor = await connection.execute("SELECT username || email || customer_id FROM users")
         return [row[0] for row in await cursor.fetchall()]
 
     (sealed,) = await run_safely(pool, read)

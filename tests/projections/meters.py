@@ -153,10 +153,14 @@ TIMES = st.integers(0, 60).map(lambda quarter: START_US + quarter * QUARTER) | s
 REGISTERS = st.integers(0, 40).map(lambda steps: steps * 250) | st.integers(0, 10**7)
 
 
+def _growing(meter: str, quarter: int, jitter: int) -> Step:
+    return Step("read", meter, START_US + quarter * QUARTER, quarter * 500 + jitter)
+
+
 def steps() -> st.SearchStrategy[list[Step]]:
     """Everything that may happen to two meters, in any order."""
     growing = st.builds(
-        lambda meter, quarter, jitter: Step("read", meter, START_US + quarter * QUARTER, quarter * 500 + jitter),
+        _growing,
         METERS,
         st.integers(0, 60),
         st.integers(0, 400),

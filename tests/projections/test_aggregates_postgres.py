@@ -1,7 +1,7 @@
 """The same fold over PostgreSQL."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import psycopg
@@ -26,11 +26,13 @@ SLOW = settings(
 )
 
 
-def checkpoints_on(database: str) -> PostgresCheckpoints[RollupTables]:
+def checkpoints_on(
+    database: str, kind: type[PostgresCheckpoints[RollupTables]] = PostgresCheckpoints
+) -> PostgresCheckpoints[RollupTables]:
     async def connect() -> psycopg.AsyncConnection:
         return await psycopg.AsyncConnection.connect(conninfo_of(database), autocommit=True)
 
-    return PostgresCheckpoints(connect, name="aggregates", version=1, owner="test", tables=PostgresRollups)
+    return kind(connect, name="aggregates", version=1, owner="test", tables=PostgresRollups)
 
 
 async def caught_up(recorder: Recorder, checkpoints: PostgresCheckpoints[RollupTables], batch_events: int) -> None:
@@ -71,7 +73,7 @@ class Dying(PostgresCheckpoints[RollupTables]):
     turns = 0
 
     @asynccontextmanager
-    async def step(self, claim: Claim, move: Move) -> AsyncIterator[RollupTables]:
+    async def step(self, claim: Claim, move: Move) -> AsyncGenerator[RollupTables]:
         async with super().step(claim, move) as tables:
             yield tables
             self.turns += 1
@@ -87,8 +89,8 @@ def test_a_batch_that_dies_before_its_commit_counts_once(database: str, data: st
 
     async def scenario() -> None:
         await store(database, recorder)
-        connect = checkpoints_on(database)._connect  # noqa: SLF001  # the same connection, another adapter
-        dying = Dying(connect, name="aggregates", version=1, owner="test", tables=PostgresRollups)
+        dying = checkpoints_on(database, Dying)
+        assert isinstance(dying, Dying)
         await caught_up(recorder, dying, 2)
 
         assert dying.turns >= 2

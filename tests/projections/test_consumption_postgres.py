@@ -75,7 +75,9 @@ def twin_of(recorder: MeterRecorder) -> MemoryConsumption:
     return folded(recorder, [])
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     what=steps(),
     batch_events=st.integers(1, 6),

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -151,7 +151,7 @@ class Cut(MemoryCheckpoints[Seen]):
     cuts = 3
 
     @asynccontextmanager
-    async def step(self, claim: Claim, move: Move) -> AsyncIterator[Seen]:
+    async def step(self, claim: Claim, move: Move) -> AsyncGenerator[Seen]:
         async with super().step(claim, move) as tables:
             yield tables
             if self.cuts:

@@ -2,7 +2,7 @@
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -63,7 +63,7 @@ class MemoryCheckpoints(Generic[T]):
         self._stored.lease_until = self._monotonic() + self._lease_s
 
     @asynccontextmanager
-    async def step(self, claim: Claim, move: Move) -> AsyncIterator[T]:
+    async def step(self, claim: Claim, move: Move) -> AsyncGenerator[T]:
         stored = self._stored
         async with stored.lock:
             if stored.epoch != claim.epoch or stored.positions[move.log] != move.old:

@@ -2,7 +2,7 @@
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -86,11 +86,10 @@ class PostgresCheckpoints(Generic[T]):
                     epoch = int(row[0])
                     cursor = await connection.execute(_FENCE, (epoch, self._name, self._version))
                     positions = {str(log): int(position) for log, position in await cursor.fetchall()}
-            if row is None:
-                await self._unlock(connection)
-                return None
-        self._tables = None  # what a table object remembers is of an earlier claim
-        return Claim(epoch=epoch, positions=positions)
+                    self._tables = None  # what a table object remembers is of an earlier claim
+                    return Claim(epoch=epoch, positions=positions)
+            await self._unlock(connection)
+        return None
 
     async def renew(self, claim: Claim) -> None:
         async with self._guarded() as connection:
@@ -101,7 +100,7 @@ class PostgresCheckpoints(Generic[T]):
                 raise Fenced(self._name)
 
     @asynccontextmanager
-    async def step(self, claim: Claim, move: Move) -> AsyncIterator[T]:
+    async def step(self, claim: Claim, move: Move) -> AsyncGenerator[T]:
         async with self._guarded() as connection:
             try:
                 async with connection.transaction():
@@ -156,7 +155,7 @@ class PostgresCheckpoints(Generic[T]):
             await connection.execute("SELECT pg_advisory_unlock(%s, %s)", (_LOCK_SPACE, self._lock_key))
 
     @asynccontextmanager
-    async def _guarded(self) -> AsyncIterator[Connection]:
+    async def _guarded(self) -> AsyncGenerator[Connection]:
         """Give the connection, made anew when it was lost; tell lack of means from mistakes."""
         try:
             if self._connection is None:

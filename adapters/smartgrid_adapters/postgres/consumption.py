@@ -1,7 +1,7 @@
 """The tables of consumption, written by their projection."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 
 import numpy as np
 from psycopg import sql
@@ -75,7 +75,7 @@ class PostgresConsumption:
     def register(self) -> Register:
         return self._register
 
-    def _sql(self, text: str) -> sql.Composed:
+    def _sql(self, text: LiteralString) -> sql.Composed:
         return sql.SQL(text).format(**self._names)
 
     async def customer_of(self, recorded: Recorded[Event]) -> bytes | None:
@@ -112,7 +112,7 @@ class PostgresConsumption:
         for meter, register, at_us, kind, initial_wh, final_wh in rows:
             self._states[meter].breaks[register, at_us, kind] = Break(at_us, initial_wh, final_wh)
 
-    async def _fetch(self, text: str, values: list[Any]) -> list[tuple[Any, ...]]:
+    async def _fetch(self, text: LiteralString, values: list[Any]) -> list[tuple[Any, ...]]:
         return await (await self._connection.execute(self._sql(text), (values,))).fetchall()
 
     async def save_states(self, states: Mapping[str, MeterState]) -> None:
@@ -179,7 +179,9 @@ class PostgresConsumption:
             start_us, wh, estimated_wh, readings = np.array([row[1:] for row in changed], np.int64).T
             await self._add("customer_consumption", "customer", "bytea", (keys, start_us, wh, estimated_wh, readings))
 
-    async def _add(self, table: str, key: str, kind: str, columns: tuple[Any, Ints, Ints, Ints, Ints]) -> None:
+    async def _add(
+        self, table: str, key: str, kind: LiteralString, columns: tuple[Any, Ints, Ints, Ints, Ints]
+    ) -> None:
         keys, start_us, wh, estimated_wh, readings = columns
         names = {"table": self._names[table], "key": sql.Identifier(key), "type": sql.SQL(kind)}
         values = {

@@ -1,6 +1,7 @@
 """What folds read of the reading register: series, current readings of natural keys, and those of a stretch of time."""
 
 from collections.abc import Mapping, Sequence
+from typing import LiteralString
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,10 +76,13 @@ _NEIGHBOURS = """
         LIMIT %(number)s
     ) c
 """
-_BEFORE, _AFTER = (
-    sql.SQL(_NEIGHBOURS).format(packed=sql.SQL(PACKED_ROW), beyond=sql.SQL(beyond), order=sql.SQL(order))
-    for beyond, order in (("<", "DESC"), (">", "ASC"))
-)
+
+
+def _neighbours(beyond: LiteralString, order: LiteralString) -> sql.Composed:
+    return sql.SQL(_NEIGHBOURS).format(packed=sql.SQL(PACKED_ROW), beyond=sql.SQL(beyond), order=sql.SQL(order))
+
+
+_BEFORE, _AFTER = _neighbours("<", "DESC"), _neighbours(">", "ASC")
 _SERIES_OF = """
     SELECT series_id, subject_id, measurand, phase FROM series WHERE subject = %s AND subject_id = ANY(%s)
 """

@@ -1,7 +1,7 @@
 """What consumption trends read, in one snapshot."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, LiteralString
 
 import numpy as np
 from psycopg import sql
@@ -140,7 +140,7 @@ class _Reading:
             rows = rows.only(np.flatnonzero(kept))
         return summed(rows)
 
-    async def _stored(self, table: str, column: str, kind: str, keys: list[Any]) -> FineRows:
+    async def _stored(self, table: str, column: str, kind: LiteralString, keys: list[Any]) -> FineRows:
         spans = _disjoint(self._wanted.ranges)
         query = sql.SQL(_ROWS).format(table=self._names[table], column=sql.Identifier(column), type=sql.SQL(kind))
         values = {"keys": keys, "starts": [start for start, _ in spans], "ends": [end for _, end in spans]}
@@ -153,7 +153,7 @@ class _Reading:
             readings=packed["readings"].astype(np.int64),
         )
 
-    async def _fetch(self, text: str) -> list[tuple[Any, ...]]:
+    async def _fetch(self, text: LiteralString) -> list[tuple[Any, ...]]:
         query = sql.SQL(text).format(**self._names)
         return await (await self._connection.execute(query, self._values)).fetchall()
 

@@ -239,9 +239,10 @@ def _rows(snapshot: Snapshot, query: StatsQuery, edges: Ints, clipped: Ints) -> 
     series = own[np.searchsorted(ids, parts.series)]
     phases = [len(set(parts.series[series == group].tolist())) for group in range(len(groups))]
     merged = regroup(parts, series=series, start_us=_starts(edges, parts.start_us))
+    places = np.searchsorted(edges, merged.start_us).tolist()
     return [
-        _row(merged, row, groups[int(merged.series[row])], snapshot, query, edges, clipped, phases)
-        for row in range(len(merged))
+        _row(merged, row, groups[int(merged.series[row])], snapshot, query, edges, clipped, phases, place)
+        for row, place in enumerate(places)
     ]
 
 
@@ -258,13 +259,14 @@ def _row(  # noqa: PLR0913, PLR0917  # one step of _rows
     edges: Ints,
     clipped: Ints,
     phases: Sequence[int],
+    bucket: int,
 ) -> StatsRow:
     sensor_id, name = group
     measurand = MEASURANDS[name]
     own = statistics(merged, row, scale=measurand.scale, width=WIDTHS[name])
     p05, median, p95 = own.percentiles
-    bucket = int(np.searchsorted(edges, merged.start_us[row]))
-    length_s = int(clipped[bucket + 1] - clipped[bucket]) / 1e6
+    opens_us, closes_us = clipped[bucket : bucket + 2].tolist()
+    length_s = (closes_us - opens_us) / 1e6
     interval_s = snapshot.intervals.get(sensor_id)
     coverage = None
     if interval_s:
