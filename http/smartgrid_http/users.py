@@ -24,6 +24,8 @@ from smartgrid_projections.queries.users import Account, After, matching
 LOG = "identity"
 PAGE = 100
 MAX_USER_AGENT = 512
+UNASKED_WAIT_MS = 250
+"""How long a list waits for what was just done, when nobody asked for a position [ms]."""
 
 Text = Annotated[str, Meta(max_length=1024)]
 CustomerId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}\Z")]
@@ -253,8 +255,10 @@ async def list_users(request: Req, services: NamedDependency[Services]) -> Answe
 async def _awaited(services: Services, query: UsersQuery) -> str | None:
     """Wait for the asked position; without one for the present head, so that an admin sees what he just did."""
     asked = positions_of(query.min_position).get(LOG)
-    wanted = await present(services.store).head(LOG) if asked is None else asked
-    included = await present(services.waiting).until(["users"], {LOG: wanted}, query.wait_ms)
+    wanted, wait_ms = asked, query.wait_ms
+    if wanted is None:
+        wanted, wait_ms = await present(services.store).head(LOG), min(wait_ms, UNASKED_WAIT_MS)
+    included = await present(services.waiting).until(["users"], {LOG: wanted}, wait_ms)
     if not included and asked is not None:
         raise behind()
     return f"{LOG}@{wanted}" if included else None
