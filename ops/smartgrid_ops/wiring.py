@@ -33,6 +33,7 @@ from smartgrid_adapters.tokens import BootstrapFile, JwtAccessTokens, SigningKey
 from smartgrid_commands.identity import Identity
 from smartgrid_commands.importing import Import, ImportRunner
 from smartgrid_commands.ingestion import Ingestion, Prepared
+from smartgrid_commands.ports import StoreUnavailable
 from smartgrid_commands.profiles import IdentitySettings
 from smartgrid_http.auth import unauthenticated
 from smartgrid_http.authentication import TokenAuthenticator
@@ -42,6 +43,7 @@ from smartgrid_http.limits import Limits
 from smartgrid_http.pages import Cursors
 from smartgrid_http.principal import Principal
 from smartgrid_http.services import Services
+from smartgrid_ops.failpoints import calls_of, counted
 from smartgrid_ops.secrets_files import ensure_secret
 from smartgrid_ops.settings import BadSetting, Settings
 from smartgrid_ops.system import SystemClock, SystemIds
@@ -96,15 +98,16 @@ async def build_services(settings: Settings, url: str) -> AsyncGenerator[Service
                 open_registration=settings.registration == "open",
             ),
         )
-        ingestion = Ingestion(readings, clock, count=verdicts.add)
-        keys, imports = PostgresIdempotencyKeys(pool), PostgresImports(pool)
+        calls = calls_of(settings.failpoint, "ingestion", StoreUnavailable)
+        ingestion = Ingestion(counted(calls, readings, "readings"), clock, count=verdicts.add)
+        keys, imports = counted(calls, PostgresIdempotencyKeys(pool), "keys"), PostgresImports(pool)
         runner = ImportRunner(imports, ingestion, keys, ids, part_reader(ingestion), log_error=_log_error)
         await stack.enter_async_context(running(runner))
         yield Services(
             clock=clock,
             ids=ids,
             authenticator=TokenAuthenticator(identity.tokens, identity.session, clock),
-            store=store,
+            store=counted(calls, store, "store"),
             ingestion=ingestion,
             keys=keys,
             imports=imports,

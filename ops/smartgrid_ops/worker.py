@@ -19,9 +19,10 @@ from smartgrid_adapters.postgres.user_tables import PostgresUserTables
 from smartgrid_adapters.sealing import KeySealer, master_key
 from smartgrid_commands.ports import StoreUnavailable
 from smartgrid_commands.sealing import Sealer
+from smartgrid_ops.failpoints import Calls, calls_of, counted
 from smartgrid_ops.secrets_files import ensure_secret
 from smartgrid_ops.settings import Settings
-from smartgrid_projections.ports import EventLog, Unavailable
+from smartgrid_projections.ports import Checkpoints, EventLog, Unavailable
 from smartgrid_projections.projection import Projection
 from smartgrid_projections.read_models.aggregates import AGGREGATES
 from smartgrid_projections.read_models.consumption import CONSUMPTION
@@ -67,7 +68,8 @@ async def run_worker(settings: Settings, names: Sequence[str], stop_event: async
         if name not in PROJECTIONS:
             raise NoSuchProjection(name)
     async with _opened(settings) as (pool, store, sealer):
-        runners = [_runner(name, pool, store, sealer) for name in names or PROJECTIONS]
+        calls = calls_of(settings.failpoint, "projections", Unavailable)
+        runners = [_runner(name, pool, store, sealer, calls) for name in names or PROJECTIONS]
         await asyncio.gather(*(_run(runner, stop_event) for runner in runners))
 
 
@@ -89,16 +91,17 @@ async def _opened(settings: Settings) -> AsyncGenerator[tuple[Pool, PostgresEven
         await pool.close()
 
 
-def _runner(name: str, pool: Pool, store: EventLog, sealer: Sealer) -> Runner[Any]:
+def _runner(name: str, pool: Pool, store: EventLog, sealer: Sealer, calls: Calls | None) -> Runner[Any]:
     projection, tables = PROJECTIONS[name]
-    checkpoints = PostgresCheckpoints[Any](
+    checkpoints: Checkpoints[Any] = PostgresCheckpoints(
         dedicated(pool),
         name=projection.name,
         version=projection.version,
         owner=f"{platform.node()}:{os.getpid()}",
         tables=lambda connection: tables(connection, sealer),
     )
-    return Runner(projection, HealingLog(store), checkpoints, Pace())
+    source: EventLog = HealingLog(store)
+    return Runner(projection, counted(calls, source, "log"), counted(calls, checkpoints, "checkpoints"), Pace())
 
 
 async def _run(runner: Runner[Any], stop_event: asyncio.Event) -> None:
