@@ -15,22 +15,18 @@ The server's folder is ``<home>/pg``. Three things are settled here on purpose:
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import pwd
 import re
 import shutil
 import signal
-import stat
 import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from urllib.parse import quote
 
+from smartgrid_ops.postgres_folder import DATABASE, alive, attach, pid_in, status_of, url_of, works_in
 from smartgrid_ops.postgres_programs import (
     ENVIRONMENT,
     NOBODY,
@@ -44,8 +40,6 @@ from smartgrid_ops.postgres_programs import (
 )
 
 __all__ = ["DATABASE", "SETTINGS", "EmbeddedPostgres", "PostgresUnusable", "attach", "url_of"]
-
-DATABASE = "smartgrid"
 
 SETTINGS: Mapping[str, str] = {
     "fsync": "on",
@@ -68,8 +62,6 @@ SETTINGS: Mapping[str, str] = {
 """What the server is started with."""
 
 _ROLES = ("postgres", "smartgrid_owner", "smartgrid_app", "smartgrid_reader", "smartgrid_eraser")
-_SOCKET = ".s.PGSQL.5432"
-_LONGEST_SOCKET_PATH = 100  # the kernel takes 107 bytes on Linux and 103 on macOS
 _HEAL_S = 10.0
 _START_S = 300.0
 _FAST_STOP_S = 20.0
@@ -265,16 +257,16 @@ class EmbeddedPostgres:
 
     def _stop_left_over(self) -> None:
         lock_file = self.data / "postmaster.pid"
-        pid = _pid_in(lock_file)
-        if pid is None or not _alive(pid):
+        pid = pid_in(lock_file)
+        if pid is None or not alive(pid):
             return  # PostgreSQL removes the file of a process that is gone
-        if not _works_in(pid, self.data):
+        if not works_in(pid, self.data):
             lock_file.unlink(missing_ok=True)  # the number belongs to somebody else by now
             return
         for number, wait_s in ((signal.SIGINT, _HEAL_S), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
-            if _wait(lambda: not _alive(pid) or _pid_in(lock_file) != pid, wait_s):
+            if _wait(lambda: not alive(pid) or pid_in(lock_file) != pid, wait_s):
                 return
         raise PostgresUnusable(f"PostgreSQL {pid} of an earlier run does not end; end it and start again")
 
@@ -332,12 +324,12 @@ class EmbeddedPostgres:
 
         def settled() -> bool:
             ended = process.poll() is not None or self._stop_wanted.is_set()
-            return ended or _status_of(self.data, process.pid) == "ready"
+            return ended or status_of(self.data, process.pid) == "ready"
 
         _wait(settled, _START_S)
         if self._stop_wanted.is_set():
             raise PostgresUnusable("PostgreSQL was stopped while it started")
-        if process.poll() is None and _status_of(self.data, process.pid) != "ready":
+        if process.poll() is None and status_of(self.data, process.pid) != "ready":
             raise PostgresUnusable(f"PostgreSQL in {self.data} was not ready after {_START_S:.0f} s")
         return process.poll() is None
 
@@ -345,79 +337,6 @@ class EmbeddedPostgres:
         with contextlib.suppress(OSError):
             return " ".join(self.log_file.read_text(encoding="utf-8", errors="replace").split())[-600:]
         return ""
-
-
-def attach(home: Path) -> str | None:
-    """Return the URL of the server that runs below *home*, None if none does."""
-    home = Path(os.path.realpath(home))
-    data = home / "pg"
-    pid = _pid_in(data / "postmaster.pid")
-    if pid is None or not _alive(pid) or not _works_in(pid, data) or _status_of(data, pid) != "ready":
-        return None
-    return url_of(home)
-
-
-def url_of(home: Path) -> str:
-    """Return the URL under which the server below *home* is reached while it runs."""
-    folder = str(Path(os.path.realpath(home)) / "pg")
-    if len(os.fsencode(f"{folder}/{_SOCKET}")) > _LONGEST_SOCKET_PATH:
-        folder = _short_name_of(folder)
-    return f"postgresql://postgres@/{DATABASE}?host={quote(folder, safe='')}&port=5432"
-
-
-def _short_name_of(folder: str) -> str:
-    """Return a short link to *folder*: the path of a socket must fit into about 100 bytes."""
-    ours = Path(tempfile.gettempdir()) / f"smartgrid-{os.geteuid()}"
-    with contextlib.suppress(FileExistsError):
-        ours.mkdir(mode=0o700)
-    found = ours.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-        raise PostgresUnusable(f"{ours} is not a private folder of uid {os.geteuid()}; remove it")
-    link = ours / hashlib.sha256(folder.encode()).hexdigest()[:16]
-    with contextlib.suppress(FileExistsError):
-        link.symlink_to(folder)
-    if len(os.fsencode(f"{link}/{_SOCKET}")) > _LONGEST_SOCKET_PATH:
-        raise PostgresUnusable(f"{folder} is too long for a socket and so is {link}; choose another home or TMPDIR")
-    return str(link)
-
-
-def _pid_in(lock_file: Path) -> int | None:
-    try:
-        return int(lock_file.read_text(encoding="utf-8", errors="replace").split("\n", 1)[0])
-    except (OSError, ValueError):
-        return None
-
-
-def _status_of(data: Path, pid: int) -> str:
-    """Return what the server *pid* says of itself in its lock file: the eighth line."""
-    with contextlib.suppress(OSError):
-        lines = (data / "postmaster.pid").read_text(encoding="utf-8", errors="replace").splitlines()
-        if len(lines) > 7 and lines[0] == str(pid):  # noqa: PLR2004 - the eighth of eight lines
-            return lines[7].strip()
-    return ""
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] != b"Z"
-    except (OSError, IndexError):  # no /proc here, or it ended this instant
-        return sys.platform != "linux"
-
-
-def _works_in(pid: int, folder: Path) -> bool:
-    """Return whether *pid* is a server in *folder*; True where that cannot be told, the lock file says so after all."""
-    if sys.platform != "linux":
-        return True
-    try:
-        return Path(f"/proc/{pid}/cwd").samefile(folder)
-    except OSError:
-        return False
 
 
 def _wait(done: Callable[[], bool], limit_s: float) -> bool:
