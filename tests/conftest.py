@@ -46,7 +46,10 @@ def postgres_server(unsafe_fast: Mapping[str, str], request: pytest.FixtureReque
     with _locked(home):
         if not (home / "url").exists():
             watched = os.getppid() if worker_input else None
-            mine = EmbeddedPostgres(home, settings=unsafe_fast, watched_pid=watched)
+            binaries = os.environ.get("SMARTGRID_TEST_POSTGRES")  # a folder such as /usr/lib/postgresql/15/bin
+            mine = EmbeddedPostgres(
+                home, settings=unsafe_fast, watched_pid=watched, binaries=Path(binaries) if binaries else None
+            )
             try:
                 url = mine.start()
                 _make_template(url)

@@ -212,6 +212,23 @@ async def test_an_unreachable_store_says_so_within_a_second_and_heals(
     assert (await plain(far_store)).first_position == 1
 
 
+async def test_a_store_that_went_away_before_the_append_is_unavailable_not_unknown(
+    database: str, proxy: tuple[FaultProxy, str], far_store: PostgresEventStore, pool: Pool
+) -> None:
+    await plain(far_store)
+    proxy[0].faults = Faults(refuse=True)
+    async with await pool.connection_class.connect(database, autocommit=True) as admin:
+        await admin.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+    with pytest.raises(StoreUnavailable):
+        await far_store.head(LOG)
+    with pytest.raises(StoreUnavailable):
+        await far_store.append(LOG, [StreamWrite(stream="b", events=write().events, expected_version=0)])
+
+
 async def test_a_server_that_hangs_is_given_up_at_the_deadline(
     proxy: tuple[FaultProxy, str], far_pool: Pool, pool: Pool
 ) -> None:

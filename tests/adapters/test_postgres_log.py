@@ -206,6 +206,16 @@ async def test_callers_at_once_share_commits(store: PostgresEventStore, conn: As
     assert commits <= 5
 
 
+async def test_stopping_answers_what_waits(pool: Pool) -> None:
+    store = PostgresEventStore(pool)
+    waiting = [asyncio.create_task(store.append(LOG, [write(f"sensor:{i}")])) for i in range(20)]
+    await asyncio.sleep(0)
+
+    await store.stop()
+
+    assert sorted(appended.first_position for appended in await asyncio.gather(*waiting)) == list(range(1, 21))
+
+
 async def test_a_caller_larger_than_a_flush_is_one_commit(
     store: PostgresEventStore, conn: AsyncConnection[Any]
 ) -> None:

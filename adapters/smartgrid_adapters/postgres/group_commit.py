@@ -114,6 +114,7 @@ class GroupCommit:
         self._queues: dict[str, deque[Caller]] = {log: deque() for log in LOGS}
         self._rows_waiting = 0
         self._wake = {log: asyncio.Event() for log in LOGS}
+        self._idle = {log: asyncio.Event() for log in LOGS}
         self._flushers: dict[str, asyncio.Task[None]] = {}
         writer.on_down = self._refuse_waiting
 
@@ -127,15 +128,15 @@ class GroupCommit:
         self._queues[log].append(caller)
         self._rows_waiting += len(rows)
         self._wake[log].set()
+        self._idle[log].clear()
         if log not in self._flushers:
             self._flushers[log] = asyncio.create_task(self._flush_forever(log), name=f"flush {log}")
         return await caller.done
 
     async def stop(self) -> None:
         """End the flushers once all that waits is answered."""
-        for log in self._flushers:
-            while self._queues[log]:
-                await asyncio.wait([caller.done for caller in self._queues[log]])
+        for log in list(self._flushers):
+            await self._idle[log].wait()
         for flusher in self._flushers.values():
             flusher.cancel()
         await asyncio.gather(*self._flushers.values(), return_exceptions=True)
@@ -167,6 +168,7 @@ class GroupCommit:
             wake.clear()
             while batch := self._take(log):
                 await self._flush(log, batch)
+            self._idle[log].set()
 
     async def _flush(self, log: str, batch: list[Caller]) -> None:
         try:

@@ -13,6 +13,7 @@ A flush of its own (such as that of readings) is a *body* given to :meth:`LogWri
 """
 
 import asyncio
+import select
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
@@ -219,8 +220,10 @@ class LogWriter:
 
     async def _connection(self, log: str, *, committing: bool) -> Connection:
         conn = self._connections.get(log)
-        if conn is not None and not conn.closed:
-            return conn
+        if conn is not None:
+            if not conn.closed and not _has_hung_up(conn):
+                return conn
+            await self._drop(log)
         loop = asyncio.get_running_loop()
         start = loop.time()
         limit_s = RESOLVE_S if committing else self._wait_s
@@ -241,6 +244,13 @@ class LogWriter:
                 register(conn)
                 self._connections[log] = conn
                 return conn
+
+
+def _has_hung_up(conn: Connection) -> bool:
+    """Tell before anything is sent: what was not sent has no unknown outcome. An idle server has nothing to say."""
+    waiting = select.poll()
+    waiting.register(conn.fileno(), select.POLLIN)
+    return bool(waiting.poll(0))
 
 
 def _cut(conn: Connection) -> None:
