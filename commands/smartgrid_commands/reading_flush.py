@@ -307,14 +307,12 @@ def plan(calls: Sequence[Call]) -> Plan:
         * A call is all or nothing where it is atomic; rows of one event share shard and kind.
         * No two rows have one key, and no row one of a deferred call's earlier neighbour.
     """
+    for call in calls:
+        call.forget()
+        _settle_within(call)
     going = list(calls)
     deferred: list[Call] = []
-    while True:
-        for call in going:
-            call.forget()
-        late = _settle(going)
-        if late is None:
-            break
+    while late := _settle_between([call for call in going if not call.refused]):
         going = [call for call in going if call not in late]
         deferred += late
     storing = [call for call in going if not call.refused and bool((call.state == PENDING).any())]
@@ -322,53 +320,79 @@ def plan(calls: Sequence[Call]) -> Plan:
     return _pack(going, storing, deferred, sights, owners)
 
 
-def _settle(going: Sequence[Call]) -> list[Call] | None:
-    """Decide repeats inside each call; return the calls that must wait, [] to look again, None when all is well."""
-    storing = [call for call in going if not call.refused]
-    if len(storing) == 1 and len(storing[0].rows) == 1:
-        return None
-    rows = [np.flatnonzero(call.state == PENDING) for call in storing]
-    if sum(map(len, rows)) < 2:  # noqa: PLR2004  # one row repeats nothing
-        return None
-    series = np.concatenate([call.series[call.rows.source_of[r]] for call, r in zip(storing, rows, strict=True)])
-    at = np.concatenate([call.rows.measured_at[r] for call, r in zip(storing, rows, strict=True)])
-    seq = np.concatenate([call.rows.seq[r] for call, r in zip(storing, rows, strict=True)])
-    revision = np.concatenate([call.revision[r] for call, r in zip(storing, rows, strict=True)])
+def _settle_within(call: Call) -> None:
+    """Decide the rows of *call* whose key an earlier row of it has."""
+    if len(call.rows) < 2:  # noqa: PLR2004  # one row repeats nothing
+        return
+    while True:
+        _, rows, same = _same_keys([call])
+        moved = False
+        leader = 0
+        for at, equal in enumerate(same.tolist(), 1):
+            if not equal:
+                leader = at
+            elif _is_untimed(call, row := int(rows[at])):
+                call.rows.measured_at[row] += 1
+                moved = True
+            else:
+                _settle_twin(call, int(rows[leader]), row)
+        if not moved:
+            return
+        call.forget()
+        call.make_ids()
+
+
+def _settle_between(storing: Sequence[Call]) -> list[Call]:
+    """Return the calls that bring a key of an earlier one; their untimed rows move on instead."""
+    while len(storing) > 1:
+        owner, rows, same = _same_keys(storing)
+        late: dict[int, Call] = {}
+        moved: set[int] = set()
+        leader = 0
+        for at, equal in enumerate(same.tolist(), 1):
+            number = int(owner[at])
+            if not equal:
+                leader = at
+            elif number != owner[leader]:
+                call, row = storing[number], int(rows[at])
+                if _is_untimed(call, row):
+                    call.rows.measured_at[row] += 1
+                    moved.add(number)
+                else:
+                    late[number] = call
+        for number in moved:
+            storing[number].forget()
+            storing[number].make_ids()
+            _settle_within(storing[number])
+        if late or not moved:
+            return list(late.values())
+    return []
+
+
+def _is_untimed(call: Call, row: int) -> bool:
+    return call.rows.untimed is not None and bool(call.rows.untimed[row])
+
+
+def _same_keys(calls: Sequence[Call]) -> tuple[Ints, Ints, NDArray[np.bool_]]:
+    """
+    Return the undecided rows of *calls* ordered by key, then as they came.
+
+    Returns:
+        Index of the call of each row, row in that call, and for all but the first row whether it has the key of the
+        row before it.
+    """
+    picked = [np.flatnonzero(call.state == PENDING) for call in calls]
+    series = np.concatenate([call.series[call.rows.source_of[r]] for call, r in zip(calls, picked, strict=True)])
+    at = np.concatenate([call.rows.measured_at[r] for call, r in zip(calls, picked, strict=True)])
+    seq = np.concatenate([call.rows.seq[r] for call, r in zip(calls, picked, strict=True)])
+    revision = np.concatenate([call.revision[r] for call, r in zip(calls, picked, strict=True)])
     order = np.lexsort((revision, seq, at, series))
-    same = np.ones(len(order) - 1, np.bool_)
+    same = np.ones(max(0, len(order) - 1), np.bool_)
     for column in (series, at, seq, revision):
         ordered = column[order]
         same &= ordered[1:] == ordered[:-1]
-    if not same.any():
-        return None
-    owner = np.repeat(np.arange(len(storing)), [len(r) for r in rows])
-    return _settle_same(storing, owner[order], np.concatenate(rows)[order], same)
-
-
-def _settle_same(storing: Sequence[Call], owner: Ints, rows: Ints, same: NDArray[np.bool_]) -> list[Call] | None:
-    late: dict[int, Call] = {}
-    moved: set[int] = set()
-    refused = [call.refused for call in storing]
-    leader = 0
-    for at, equal in enumerate(same.tolist(), 1):
-        if not equal:
-            leader = at
-            continue
-        first, number, row = int(owner[leader]), int(owner[at]), int(rows[at])
-        call = storing[number]
-        if call.rows.untimed is not None and call.rows.untimed[row]:
-            call.rows.measured_at[row] += 1
-            moved.add(number)
-        elif number != first:
-            late[number] = call
-        else:
-            _settle_twin(call, int(rows[leader]), row)
-    for number in moved:
-        storing[number].make_ids()
-    newly_refused = any(call.refused and not before for call, before in zip(storing, refused, strict=True))
-    if late:
-        return list(late.values())
-    return [] if moved or newly_refused else None
+    owner = np.repeat(np.arange(len(calls)), [len(rows) for rows in picked])
+    return owner[order], np.concatenate(picked)[order], same
 
 
 def _settle_twin(call: Call, leader: int, row: int) -> None:
