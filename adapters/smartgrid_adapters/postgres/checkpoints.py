@@ -160,6 +160,8 @@ class PostgresCheckpoints(Generic[T]):
         try:
             if self._connection is None:
                 self._connection = await self._connect()
+                # Statements differ in the length of their arrays only; planning them anew costs more than it gains.
+                await self._connection.execute("SET plan_cache_mode = force_generic_plan")
             yield self._connection
         except (psycopg.OperationalError, psycopg.InterfaceError, OSError) as error:
             await self.close()

@@ -1,7 +1,7 @@
 """What statistics read of rollups and register, in one round trip and one snapshot."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from psycopg import sql
@@ -69,20 +69,24 @@ class PostgresStats:
     def __init__(self, pool: Pool, version: int = 1) -> None:
         self._pool = pool
         self._version = version
+        self._texts: dict[tuple[str, ...], _Texts] = {}
+
+    def _texts_for(self, filters: tuple[str, ...]) -> "_Texts":
+        if filters not in self._texts:
+            chosen = [sql.SQL("s.subject = 'sensor'"), *(_FILTERS[name] for name in filters)]
+            names = {
+                **rollup_tables(self._version),
+                "chosen": sql.SQL(" AND ").join(chosen),
+                "packed": sql.SQL(PACKED_ROW),
+                "position": sql.SQL(_POSITION),
+            }
+            self._texts[filters] = _Texts(*(sql.SQL(text).format(**names) for text in (_SERIES, _ROLLUPS, _READINGS)))
+        return self._texts[filters]
 
     async def read(self, wanted: Wanted) -> Snapshot:
-        filters: dict[str, Any] = {name: value for name in _FILTERS if (value := getattr(wanted, name)) is not None} | {
-            "version": self._version
-        }
-        chosen = sql.SQL(" AND ").join(
-            [sql.SQL("s.subject = 'sensor'"), *(_FILTERS[name] for name in _FILTERS if name in filters)]
-        )
-        names = {
-            **rollup_tables(self._version),
-            "chosen": chosen,
-            "packed": sql.SQL(PACKED_ROW),
-            "position": sql.SQL(_POSITION),
-        }
+        filters: dict[str, Any] = {name: value for name in _FILTERS if (value := getattr(wanted, name)) is not None}
+        texts = self._texts_for(tuple(filters))
+        filters["version"] = self._version
         coarse = [span for span in wanted.spans if span.level != READINGS_LEVEL]
         fine = [span for span in wanted.spans if span.level == READINGS_LEVEL]
 
@@ -92,10 +96,12 @@ class PostgresStats:
             # One snapshot for all of them: rows and position belong together.
             async with connection.pipeline():
                 await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                # Planning anew for every set of spans would cost more than the reading: there are 28 partitions.
+                await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
                 await position.execute(_POSITION, filters)
-                await series.execute(sql.SQL(_SERIES).format(**names), filters)
+                await series.execute(texts.series, filters)
                 await rollups.execute(
-                    sql.SQL(_ROLLUPS).format(**names),
+                    texts.rollups,
                     {
                         **filters,
                         "levels": [span.level for span in coarse],
@@ -105,7 +111,7 @@ class PostgresStats:
                 )
                 if fine:
                     await readings.execute(
-                        sql.SQL(_READINGS).format(**names),
+                        texts.readings,
                         {**filters, "starts": [s.start_us for s in fine], "ends": [s.end_us for s in fine]},
                     )
                 await connection.execute("COMMIT")
@@ -122,6 +128,14 @@ class PostgresStats:
             return await run_safely(self._pool, unit)
         except StoreUnavailable as error:
             raise Unavailable(str(error)) from error
+
+
+class _Texts(NamedTuple):
+    """The statements for one combination of filters."""
+
+    series: sql.Composed
+    rollups: sql.Composed
+    readings: sql.Composed
 
 
 def _snapshot(

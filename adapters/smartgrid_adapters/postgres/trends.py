@@ -66,6 +66,7 @@ class PostgresTrends:
         async def unit(connection: Connection) -> TrendsSnapshot:
             async with connection.transaction():
                 await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
                 return await _Reading(connection, self._sealer, self._version, wanted).read()
 
         try:
