@@ -18,7 +18,7 @@ from smartgrid_http.findings import TimeText
 from smartgrid_http.guard import Req
 from smartgrid_http.pages import Streamed, form_of, lines_of, scope_of, whole
 from smartgrid_http.params import query_of
-from smartgrid_http.positions import TokenList, WaitMs, head_of
+from smartgrid_http.positions import AsOf, TokenList, WaitMs, head_of, moment_of
 from smartgrid_http.principal import Principal
 from smartgrid_http.ranges import ALL, PAGE, READINGS_PAGE, Limit, Prefix, RegisterName, Walk, time_range
 from smartgrid_http.services import Services, present
@@ -52,6 +52,7 @@ class LatestQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """The query of a meter's newest readings."""
 
     register: RegisterName | None = None
+    as_of: AsOf | None = None
     min_position: TokenList | None = None
     wait_ms: WaitMs = 2000
 
@@ -66,6 +67,7 @@ class MeterReadingsQuery(Struct, frozen=True, kw_only=True, forbid_unknown_field
     versions: Literal["latest", "all"] = "latest"
     limit: Limit | None = None
     cursor: str | None = None
+    as_of: AsOf | None = None
     min_position: TokenList | None = None
     wait_ms: WaitMs = 2000
 
@@ -106,14 +108,22 @@ class AfterMeter(Struct, frozen=True, array_like=True):
     meter_id: str
 
 
-async def visible_from(services: Services, principal: Principal, meter_id: str) -> datetime | None:
+async def visible_from(
+    services: Services, principal: Principal, meter_id: str, up_to: int | None = None
+) -> datetime | None:
     """
     Return from when on *principal* may see what the meter counts; None for all.
+
+    Args:
+        services: The meters.
+        principal: Who asks.
+        meter_id: The meter.
+        up_to: Position of the answer: whose the meter was then decides. Absent: whose it is now.
 
     Raises:
         Problem: 404, there is no such meter, or not for this caller.
     """
-    link = await present(services.meters).link(meter_id)
+    link = await present(services.meters).link(meter_id, up_to=up_to)
     if link is None:
         raise not_found(meter_id)
     if principal.at_least("analyst"):
@@ -180,10 +190,10 @@ async def meter_answer(services: Services, meter_id: str, head: int) -> Answer:
     opt=describe("Newest readings of a meter", query=LatestQuery, answers={200: LatestMeterReadings}),
 )
 async def latest_meter_readings(request: Req, meter_id: FromPath[str], services: NamedDependency[Services]) -> Answer:
-    """Answer the newest reading of each register."""
+    """Answer the newest reading of each register, as it is known now or was ``as_of`` then."""
     query = query_of(request, LatestQuery)
-    head = await head_of(present(services.store), LOG, query.min_position, query.wait_ms)
-    since = await visible_from(services, principal_of(request.scope), meter_id)
+    head, _ = await moment_of(services, LOG, query.as_of, query.min_position, query.wait_ms)
+    since = await visible_from(services, principal_of(request.scope), meter_id, head)
     rows = await present(services.register).latest("meter", meter_id, measurand=query.register, start=since, up_to=head)
     data = await (await _teller(services, meter_id, since, head)).told(rows)
     return answer(LatestMeterReadings(data=data), position=f"{LOG}@{head}")
@@ -199,7 +209,7 @@ async def latest_meter_readings(request: Req, meter_id: FromPath[str], services:
     ),
 )
 async def list_meter_readings(request: Req, meter_id: FromPath[str], services: NamedDependency[Services]) -> Answer:
-    """Answer the readings of a meter in a range of time, with what each counted."""
+    """Answer the readings of a meter with what each counted, as it is known now or was ``as_of`` then."""
     query = query_of(request, MeterReadingsQuery)
     principal = principal_of(request.scope)
     form = form_of(call_of(request.scope).header(b"accept"))
@@ -208,10 +218,11 @@ async def list_meter_readings(request: Req, meter_id: FromPath[str], services: N
     if query.cursor is not None:
         walk = cursors.open(query.cursor, scope, Walk)
     else:
-        start, end = time_range(query.start, query.end, services.clock.now())
-        head = await head_of(present(services.store), LOG, query.min_position, query.wait_ms)
-        walk = Walk(head, start, end, None)
-    since = await visible_from(services, principal, meter_id)
+        moment = await moment_of(services, LOG, query.as_of, query.min_position, query.wait_ms)
+        walk = Walk(moment.position, *time_range(query.start, query.end, moment.now), None)
+    # Who goes on through the present must still be the meter's customer; who looks at the past was it then.
+    going_on = query.cursor is not None and query.as_of is None
+    since = await visible_from(services, principal, meter_id, None if going_on else walk.up_to)
     wanted = Slice(
         subject="meter",
         subject_id=meter_id,

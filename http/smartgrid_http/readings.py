@@ -20,7 +20,7 @@ from smartgrid_http.guard import Req, decoded, read_body
 from smartgrid_http.idempotency import once
 from smartgrid_http.pages import Streamed, form_of, lines_of, scope_of
 from smartgrid_http.params import query_of
-from smartgrid_http.positions import TokenList, WaitMs, head_of
+from smartgrid_http.positions import AsOf, TokenList, WaitMs, moment_of
 from smartgrid_http.ranges import ALL, READINGS_PAGE, Id, Limit, Reason, SensorType, Walk, time_range
 from smartgrid_http.services import Services, present
 from smartgrid_projections.queries.readings import LOG, Reading, Row, Slice, pages_of, reading_of
@@ -40,6 +40,7 @@ class ReadingsQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     versions: Literal["latest", "all"] = "latest"
     limit: Limit | None = None
     cursor: str | None = None
+    as_of: AsOf | None = None
     min_position: TokenList | None = None
     wait_ms: WaitMs = 2000
 
@@ -63,7 +64,7 @@ class Readings(Struct, frozen=True, kw_only=True):
     ),
 )
 async def list_readings(request: Req, services: NamedDependency[Services]) -> Answer:
-    """Answer the readings of a sensor in a range of time."""
+    """Answer the readings of a sensor in a range of time, as they are known now or were ``as_of`` then."""
     query = query_of(request, ReadingsQuery)
     form = form_of(call_of(request.scope).header(b"accept"))
     scope = scope_of(principal_of(request.scope), "readings", query)
@@ -71,8 +72,8 @@ async def list_readings(request: Req, services: NamedDependency[Services]) -> An
     if query.cursor is not None:
         walk = cursors.open(query.cursor, scope, Walk)
     else:
-        start, end = time_range(query.start, query.end, services.clock.now())
-        walk = Walk(await head_of(present(services.store), LOG, query.min_position, query.wait_ms), start, end, None)
+        moment = await moment_of(services, LOG, query.as_of, query.min_position, query.wait_ms)
+        walk = Walk(moment.position, *time_range(query.start, query.end, moment.now), None)
     wanted = Slice(
         subject="sensor",
         subject_id=query.sensor_id,

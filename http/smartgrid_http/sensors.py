@@ -19,7 +19,7 @@ from smartgrid_http.describe import describe
 from smartgrid_http.guard import Req, body_of
 from smartgrid_http.pages import Streamed, form_of, lines_of, scope_of, whole
 from smartgrid_http.params import query_of
-from smartgrid_http.positions import TokenList, WaitMs, head_of
+from smartgrid_http.positions import AsOf, TokenList, WaitMs, head_of, moment_of
 from smartgrid_http.ranges import ALL, PAGE, Limit, Prefix, SensorType
 from smartgrid_http.services import Services, present
 from smartgrid_projections.queries.readings import LOG, Reading, reading_of
@@ -58,6 +58,14 @@ class SensorsQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class FreshQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How fresh an answer must be."""
 
+    min_position: TokenList | None = None
+    wait_ms: WaitMs = 2000
+
+
+class LatestQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The query of a sensor's newest readings."""
+
+    as_of: AsOf | None = None
     min_position: TokenList | None = None
     wait_ms: WaitMs = 2000
 
@@ -163,12 +171,12 @@ async def _sensor(services: Services, sensor_id: str, head: int) -> Answer:
 
 @get(
     "/api/v1/sensors/{sensor_id:str}/latest",
-    opt=describe("Newest readings of a sensor", query=FreshQuery, answers={200: LatestReadings}),
+    opt=describe("Newest readings of a sensor", query=LatestQuery, answers={200: LatestReadings}),
 )
 async def latest_readings(request: Req, sensor_id: FromPath[str], services: NamedDependency[Services]) -> Answer:
-    """Answer the newest reading of each type and phase."""
-    query = query_of(request, FreshQuery)
-    head = await head_of(present(services.store), LOG, query.min_position, query.wait_ms)
+    """Answer the newest reading of each type and phase, as it is known now or was ``as_of`` then."""
+    query = query_of(request, LatestQuery)
+    head, _ = await moment_of(services, LOG, query.as_of, query.min_position, query.wait_ms)
     rows = await present(services.register).latest("sensor", sensor_id, measurand=None, start=None, up_to=head)
     data = [reading_of(sensor_id, row) for row in rows]
     return answer(LatestReadings(data=data), position=f"{LOG}@{head}")

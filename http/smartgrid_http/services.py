@@ -16,7 +16,7 @@ from smartgrid_http.health import HealthBoard
 from smartgrid_http.limits import DEFAULT_LIMITS, Limits
 from smartgrid_http.metrics import Source
 from smartgrid_http.pages import Cursors
-from smartgrid_projections.ports import Standings
+from smartgrid_projections.ports import LogTimes, Standings
 from smartgrid_projections.queries.meter_readings import Registers
 from smartgrid_projections.queries.meters import Meters
 from smartgrid_projections.queries.readings import Register
@@ -40,6 +40,7 @@ class Services:
         ids: Fresh ids.
         authenticator: Tokens to principals.
         store: The event store.
+        times: Positions of the logs by time, and the other way round.
         ingestion: Records readings.
         keys: Keeps answers by ``Idempotency-Key``.
         imports: Files of readings.
@@ -72,6 +73,7 @@ class Services:
     ids: Ids
     authenticator: Authenticator
     store: EventStore | None = None
+    times: LogTimes | None = None
     ingestion: Ingestion | None = None
     keys: IdempotencyKeys | None = None
     imports: Imports | None = None

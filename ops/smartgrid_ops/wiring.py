@@ -17,6 +17,7 @@ from smartgrid_adapters.postgres.facts import PostgresFacts
 from smartgrid_adapters.postgres.flush import PostgresReadingStore
 from smartgrid_adapters.postgres.idempotency import PostgresIdempotencyKeys
 from smartgrid_adapters.postgres.imports import PostgresImports
+from smartgrid_adapters.postgres.log_times import PostgresLogTimes
 from smartgrid_adapters.postgres.migrate import current_version, expected_version
 from smartgrid_adapters.postgres.pool import Connection, Pool, open_pool, run_safely
 from smartgrid_adapters.postgres.queries.meter_readings import PostgresRegisters
@@ -108,6 +109,7 @@ async def build_services(settings: Settings, url: str) -> AsyncGenerator[Service
             ids=ids,
             authenticator=TokenAuthenticator(identity.tokens, identity.session, clock),
             store=counted(calls, store, "store"),
+            times=PostgresLogTimes(pool),
             ingestion=ingestion,
             keys=keys,
             imports=imports,

@@ -33,6 +33,24 @@ class EventLog(Protocol):
         ...
 
 
+@runtime_checkable
+class LogTimes(Protocol):
+    """
+    What was in a log at a time.
+
+    Guarantees:
+        A position that was told for a time is told for it ever after: no later commit is recorded at or before it.
+    """
+
+    async def position_at(self, log: str, at: datetime) -> int | None:
+        """Return the last position recorded at or before *at*, 0 for none; None when that time has not come yet."""
+        ...
+
+    async def recorded_at(self, log: str, position: int) -> datetime | None:
+        """Return when *position*, counted from 1, was recorded; None when the log is not that long."""
+        ...
+
+
 BatchOf = Sequence[Recorded[Event]]
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 from msgspec import Struct
@@ -32,12 +32,13 @@ class _Log:
         self.rows: list[_Row] = []
         self.versions: dict[str, int] = {}
         self.commits: dict[UUID, Appended] = {}
+        self.fence = datetime.min.replace(tzinfo=UTC)
         self.grown = asyncio.Condition()
 
 
 class MemoryEventStore:
     """
-    Everything the real store guarantees, but durability.
+    Everything the real store guarantees, but durability; fulfils ``LogTimes`` too.
 
     Args:
         sealer: Seals personal fields; without one, events that have some are refused.
@@ -100,7 +101,7 @@ class MemoryEventStore:
 
     def _rows(self, there: _Log, writes: Sequence[StreamWrite], commit_id: UUID) -> list[_Row]:
         last = there.rows[-1].recorded_at if there.rows else datetime.min.replace(tzinfo=UTC)
-        recorded_at = max(last, self._now())
+        recorded_at = max(last, there.fence + timedelta(microseconds=1), self._now())
         versions: dict[str, int] = {}
         rows: list[_Row] = []
         for write in writes:
@@ -146,6 +147,17 @@ class MemoryEventStore:
         except TimeoutError:
             return len(there.rows) >= position
         return True
+
+    async def position_at(self, log: str, at: datetime) -> int | None:
+        if at > self._now():
+            return None
+        there = self._logs[log]
+        there.fence = max(there.fence, at)
+        return sum(row.recorded_at <= at for row in there.rows)
+
+    async def recorded_at(self, log: str, position: int) -> datetime | None:
+        rows = self._logs[log].rows
+        return rows[position - 1].recorded_at if 0 < position <= len(rows) else None
 
 
 def _recorded(log: str, rows: Sequence[_Row]) -> list[Recorded[Event]]:

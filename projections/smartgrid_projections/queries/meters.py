@@ -63,7 +63,7 @@ class MeterFilter(Struct, frozen=True, kw_only=True):
 
 class Link(Struct, frozen=True, kw_only=True):
     """
-    Whose consumption a meter counts now.
+    Whose consumption a meter counts.
 
     Attributes:
         customer_id: The customer; null for nobody.
@@ -86,8 +86,8 @@ class Meters(Protocol):
         """Return the first of those wanted."""
         ...
 
-    async def link(self, meter_id: str) -> Link | None:
-        """Return whose it is now; None for a meter that was never seen."""
+    async def link(self, meter_id: str, *, up_to: int | None = None) -> Link | None:
+        """Return whose it is, or was at position *up_to*; None for a meter that nobody had seen."""
         ...
 
 

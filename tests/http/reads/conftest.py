@@ -9,6 +9,7 @@ from tests.http.reads.filling import Filler, Pool
 from smartgrid_adapters.postgres.event_store import PostgresEventStore
 from smartgrid_adapters.postgres.facts import PostgresFacts
 from smartgrid_adapters.postgres.idempotency import PostgresIdempotencyKeys
+from smartgrid_adapters.postgres.log_times import PostgresLogTimes
 from smartgrid_adapters.postgres.queries.meter_readings import PostgresRegisters
 from smartgrid_adapters.postgres.queries.meters import PostgresMeters
 from smartgrid_adapters.postgres.queries.readings import PostgresRegister
@@ -69,6 +70,7 @@ def services(pool: Pool, store: PostgresEventStore, sealer: KeySealer, clock: Fi
         clock=clock,
         log_error=fail,
         store=store,
+        times=PostgresLogTimes(pool),
         sealer=sealer,
         keys=PostgresIdempotencyKeys(pool),
         facts=PostgresFacts(pool),

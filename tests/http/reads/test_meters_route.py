@@ -157,7 +157,7 @@ async def test_what_is_out_of_range_is_named(client: AsgiClient, meters: Meters)
         ("/at", "missing_field"),
         ("/reason", "missing_field"),
     ]
-    for query in ("as_of=telemetry@1", "max_points=5"):
+    for query in ("at=telemetry@1", "max_points=5"):
         reply = await client.get(f"/api/v1/meters/m1/readings?{query}")
         assert [e["code"] for e in reply.json()["errors"]] == ["unknown_parameter"]
 

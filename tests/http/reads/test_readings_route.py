@@ -208,7 +208,12 @@ BAD_PARAMETERS = [
     ("sensor_id=s1&min_position=telemetry", "?min_position", "bad_format"),
     ("sensor_id=s1&min_position=telemetry@1,telemetry@2", "?min_position", "bad_format"),
     ("sensor_id=s1&wait_ms=5001", "?wait_ms", "out_of_range"),
-    ("sensor_id=s1&as_of=telemetry@1", "?as_of", "unknown_parameter"),
+    ("sensor_id=s1&as_of=telemetry", "?as_of", "bad_format"),
+    ("sensor_id=s1&as_of=telemetry@1,identity@1", "?as_of", "bad_format"),
+    ("sensor_id=s1&as_of=2026-01-15T00:00:00", "?as_of", "timestamp_without_offset"),
+    ("sensor_id=s1&as_of=2026-01-15T00:00:00.1234567Z", "?as_of", "timestamp_too_precise"),
+    ("sensor_id=s1&as_of=2099-01-15T00:00:00Z", "?as_of", "timestamp_in_future"),
+    ("sensor_id=s1&as_of=telemetry@1", "?as_of", "out_of_range"),
     ("sensor_id=s1&max_points=10", "?max_points", "unknown_parameter"),
 ]
 

@@ -182,6 +182,6 @@ async def test_the_latest_of_each_type_and_phase(client: AsgiClient, filler: Fil
     assert [row["event_id"] for row in reply.json()["data"]] == [str(current.event_id), str(newest.event_id)]
     assert reply.headers["x-event-position"] == "telemetry@6"
     assert (await client.get("/api/v1/sensors/nobody/latest")).json()["data"] == []
-    for query in ("as_of=telemetry@1", "sensor_type=voltage"):
+    for query in ("at=telemetry@1", "sensor_type=voltage"):
         bad = await client.get(f"/api/v1/sensors/s1/latest?{query}")
         assert (bad.status, bad.json()["errors"][0]["code"]) == (400, "unknown_parameter")

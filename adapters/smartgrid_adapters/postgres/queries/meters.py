@@ -68,6 +68,7 @@ CROSS JOIN LATERAL (
     WHERE c.last_position >= e.notification_id ORDER BY c.last_position LIMIT 1
 ) c
 WHERE e.originator_id = %(stream)s AND e.topic = ANY(%(settings)s)
+    AND (%(up_to)s::bigint IS NULL OR e.notification_id <= %(up_to)s)
 ORDER BY e.originator_version
 """
 
@@ -100,8 +101,8 @@ class PostgresMeters:
                 return found[: wanted.limit]
             part = replace(wanted, after=batch[-1].meter_id)
 
-    async def link(self, meter_id: str) -> Link | None:
-        rows = await self._rows(LINKS, {"stream": f"meter:{meter_id}", "settings": SETTINGS})
+    async def link(self, meter_id: str, *, up_to: int | None = None) -> Link | None:
+        rows = await self._rows(LINKS, {"stream": f"meter:{meter_id}", "settings": SETTINGS, "up_to": up_to})
         history = [(row[-1], (await self._opened(*row[:5]))[1]) for row in rows]
         return link_of(history)
 
