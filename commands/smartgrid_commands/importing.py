@@ -11,6 +11,7 @@ from collections.abc import AsyncIterable, Callable
 from typing import Final, Literal, Protocol, runtime_checkable
 from uuid import UUID
 
+import numpy as np
 from msgspec import Struct, field
 
 from smartgrid_commands.idempotency import IdempotencyKeys, Kept
@@ -23,6 +24,7 @@ Mode = Literal["partial", "atomic"]
 State = Literal["spooling", "running", "succeeded", "failed"]
 
 PART_BYTES: Final = 256 * 1024
+MOST_RECORD_BYTES: Final = 1024 * 1024
 MOST_ERRORS: Final = 1_000
 MOST_ATOMIC_ITEMS: Final = 100_000
 LEASE_S: Final = 30
@@ -148,8 +150,7 @@ class Spool:
         try:
             async for chunk in chunks:
                 self._rest += chunk
-                if len(self._rest) >= PART_BYTES:
-                    await self._cut()
+                await self._cut()
             if self._rest.strip():
                 await self._keep(self._rest, self._records(self._rest))
             self._check_parts()
@@ -163,21 +164,26 @@ class Spool:
             raise Invalid("validation_failed", "The file has no items")
 
     async def _cut(self) -> None:
-        end = self._last_end(self._rest)
-        if end == 0:
-            if len(self._rest) > 4 * PART_BYTES:
+        window = PART_BYTES
+        while len(self._rest) >= window:
+            end = self._last_end(self._rest[:window])
+            if end:
+                head, self._rest = self._rest[:end], self._rest[end:]
+                await self._keep(head, self._records(head))
+                window = PART_BYTES
+            elif window >= MOST_RECORD_BYTES:
                 raise Invalid("validation_failed", "A record has at most 1 MiB")
-            return
-        head, self._rest = self._rest[:end], self._rest[end:]
-        await self._keep(head, self._records(head))
+            else:
+                window *= 2
 
     def _last_end(self, data: bytes) -> int:
         """Return the end of the last whole record; a line break inside quotes ends no record of a CSV file."""
-        end = data.rfind(b"\n") + 1
-        if self._job.media_type == "text/csv":
-            while end and data.count(b'"', 0, end) % 2:
-                end = data.rfind(b"\n", 0, end - 1) + 1
-        return end
+        if self._job.media_type != "text/csv":
+            return data.rfind(b"\n") + 1
+        chars = np.frombuffer(data, np.uint8)
+        outside = np.cumsum(chars == ord('"')) % 2 == 0
+        ends = np.flatnonzero(outside & (chars == ord("\n")))
+        return int(ends[-1]) + 1 if len(ends) else 0
 
     def _records(self, data: bytes) -> int:
         if self._job.media_type != "text/csv":

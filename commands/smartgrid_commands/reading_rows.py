@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import numpy as np
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Struct, UnsetType
 from numpy.typing import NDArray
 
 from smartgrid_commands.reading_times import ABSENT, BAD, times_of
@@ -51,6 +51,7 @@ READING_NAMESPACE: Final = uuid5(NAMESPACE_URL, "urn:smartgrid:reading")
 _NAMESPACE: Final = READING_NAMESPACE.bytes
 _MOST_SOURCES: Final = 100_000
 _SUSPICIOUS: Final = ("metadata", "corrects", "reason")
+_NOTHING: Final = {type(None), UnsetType}
 
 Ids = NDArray[np.uint8]
 """Event ids, 16 bytes a row."""
@@ -430,8 +431,8 @@ def _fine_extras(items: Sequence[Item], *, of_sensors: bool) -> Flags:
     fine = np.ones(len(items), np.bool_)
     for name in _SUSPICIOUS:
         values = [getattr(i, name) for i in items]
-        if any(values):
-            fine &= np.array([not value for value in values], np.bool_)
+        if set(map(type, values)) - _NOTHING:
+            fine &= np.array([type(value) in _NOTHING for value in values], np.bool_)
     if of_sensors:
         places = [i.location for i in items]  # type: ignore[union-attr]  # a sensor's
         rows = [row for row, place in enumerate(places) if place]
