@@ -13,14 +13,17 @@ from tests.projections.test_aggregates import quanta_of, recorded
 
 from smartgrid_adapters.memory.rollups import MemoryRollups
 from smartgrid_adapters.memory.stats import MemoryStats
-from smartgrid_domain.maths.histograms import WIDTHS
+from smartgrid_domain.maths.histograms import WIDTHS, doubled_percentile
 from smartgrid_domain.maths.quantities import MEASURANDS
 from smartgrid_projections.queries.stats import (
     UTC_ZONE,
     BucketStatsRow,
+    Span,
     StatsQuery,
     StatsRow,
     TooManyBuckets,
+    Wanted,
+    percentile_bins,
     spans_of,
     stats,
 )
@@ -214,3 +217,20 @@ def test_more_buckets_than_an_answer_holds_are_refused() -> None:
 
     with pytest.raises(TooManyBuckets):
         asked(MemoryStats(MemoryRollups(Recorder().register)), query)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_percentiles_of_many_buckets_are_those_of_each(data: st.DataObject) -> None:
+    of = data.draw(chains())
+    source = source_of(recorded(data.draw(arrivals(of))))
+    span = Span(0, START_US - 40 * 86_400 * SECOND, START_US + 40 * 86_400 * SECOND)
+    snapshot = anyio.run(source.read, Wanted(sensor_id=None, measurand=None, phase=None, spans=[span]))
+    rollups = snapshot.rollups
+
+    expected = [
+        [doubled_percentile(*rollups.histograms.of(row), 1, percent) // 2 for percent in (5, 50, 95)]
+        for row in range(len(rollups))
+    ]
+
+    assert percentile_bins(rollups) == expected

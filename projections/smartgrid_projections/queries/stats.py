@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import pairwise
+from math import sqrt
 from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 from zoneinfo import ZoneInfo
 
@@ -10,14 +11,18 @@ import numpy as np
 from msgspec import UNSET, Struct, UnsetType
 
 from smartgrid_domain.maths.calendar import Interval, bounds, instant, microseconds
-from smartgrid_domain.maths.histograms import WIDTHS
+from smartgrid_domain.maths.exact import Numbers
+from smartgrid_domain.maths.histograms import WIDTHS, doubled_midpoint
 from smartgrid_domain.maths.quantities import MEASURANDS, Ints
-from smartgrid_domain.maths.rollups import Rollups, merge, regroup, statistics
+from smartgrid_domain.maths.rollups import Rollups, mean, merge, regroup, variance
 from smartgrid_projections.read_models.aggregates import LEVELS_US, fold_readings
 from smartgrid_projections.register import Readings, SeriesName
 
 READINGS_LEVEL: Final = -1
 """Level of a span that is read from the register, reading by reading."""
+
+PERCENTS: Final = (5, 50, 95)
+"""Percentiles that are answered."""
 
 MOST_BUCKETS: Final = 100_000
 """No answer has more buckets per series."""
@@ -47,12 +52,14 @@ class Wanted(Struct, frozen=True, kw_only=True):
         measurand: Only this measurand.
         phase: Only this phase.
         spans: Disjoint.
+        as_of: As they were at this position, whatever the read model includes; absent: as they are in it.
     """
 
     sensor_id: str | None
     measurand: str | None
     phase: str | None
     spans: Sequence[Span]
+    as_of: int | None = None
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
@@ -146,6 +153,7 @@ class StatsQuery(Struct, frozen=True, kw_only=True):
         sensor_id: Only this sensor.
         measurand: Only this measurand.
         phase: Only this phase; else phases count together.
+        as_of: What was recorded after this position does not exist.
     """
 
     start: datetime
@@ -155,6 +163,7 @@ class StatsQuery(Struct, frozen=True, kw_only=True):
     sensor_id: str | None = None
     measurand: str | None = None
     phase: str | None = None
+    as_of: int | None = None
 
 
 class TooManyBuckets(ValueError):
@@ -180,6 +189,7 @@ async def stats(source: StatsSource, query: StatsQuery) -> tuple[list[StatsRow],
             measurand=query.measurand,
             phase=query.phase,
             spans=[Span(READINGS_LEVEL, start_us, end_us)] if fine else spans_of(clipped.tolist()),
+            as_of=query.as_of,
         )
     )
     return _rows(snapshot, query, edges, clipped), snapshot.position
@@ -206,7 +216,7 @@ def spans_of(edges: Sequence[int]) -> list[Span]:
     """
     spans: list[Span] = []
     for start, end in pairwise(edges):
-        for span in _cover(start, end, len(LEVELS_US) - 1):
+        for span in cover(start, end, len(LEVELS_US) - 1):
             if spans and spans[-1].level == span.level and spans[-1].end_us == span.start_us:
                 spans[-1] = spans[-1]._replace(end_us=span.end_us)
             else:
@@ -214,7 +224,8 @@ def spans_of(edges: Sequence[int]) -> list[Span]:
     return spans
 
 
-def _cover(start: int, end: int, level: int) -> list[Span]:
+def cover(start: int, end: int, level: int) -> list[Span]:
+    """Return spans that cover a stretch of time [µs since 1970] in buckets of *level* and below, and readings."""
     if start >= end:
         return []
     if level < 0:
@@ -222,8 +233,8 @@ def _cover(start: int, end: int, level: int) -> list[Span]:
     length = LEVELS_US[level]
     first, last = -(-start // length) * length, end // length * length
     if first >= last:
-        return _cover(start, end, level - 1)
-    return [*_cover(start, first, level - 1), Span(level, first, last), *_cover(last, end, level - 1)]
+        return cover(start, end, level - 1)
+    return [*cover(start, first, level - 1), Span(level, first, last), *cover(last, end, level - 1)]
 
 
 def _rows(snapshot: Snapshot, query: StatsQuery, edges: Ints, clipped: Ints) -> list[StatsRow]:
@@ -239,59 +250,74 @@ def _rows(snapshot: Snapshot, query: StatsQuery, edges: Ints, clipped: Ints) -> 
     series = own[np.searchsorted(ids, parts.series)]
     phases = [len(set(parts.series[series == group].tolist())) for group in range(len(groups))]
     merged = regroup(parts, series=series, start_us=_starts(edges, parts.start_us))
-    places = np.searchsorted(edges, merged.start_us).tolist()
-    return [
-        _row(merged, row, groups[int(merged.series[row])], snapshot, query, edges, clipped, phases, place)
-        for row, place in enumerate(places)
-    ]
+    columns = (
+        np.searchsorted(edges, merged.start_us),
+        merged.series,
+        merged.n,
+        merged.s,
+        merged.q,
+        merged.low,
+        merged.high,
+    )
+    lengths_us = _whole(clipped[1:] - clipped[:-1])
+    rows: list[StatsRow] = []
+    for (place, group, n, s, q, low, high), bins in zip(
+        zip(*map(_whole, columns), strict=True), percentile_bins(merged), strict=True
+    ):
+        sensor_id, name = groups[group]
+        measurand, width = MEASURANDS[name], WIDTHS[name]
+        scale = measurand.scale
+        spread = variance(n, s, q, scale)
+        interval_s = snapshot.intervals.get(sensor_id)
+        p05, median, p95 = (doubled_midpoint(own, width) / (2 * scale) for own in bins)
+        values: dict[str, Any] = {
+            "sensor_id": sensor_id,
+            "sensor_type": name,
+            "unit": measurand.unit,
+            "avg_value": mean(n, s, scale),
+            "min_value": low / scale,
+            "max_value": high / scale,
+            "stddev_value": None if spread is None else sqrt(spread),
+            "count": n,
+            "coverage": _coverage(n, interval_s, lengths_us[place] * phases[group]) if interval_s else None,
+            "p05_value": p05,
+            "median_value": median,
+            "p95_value": p95,
+        }
+        if query.interval is None:
+            rows.append(StatsRow(**values))
+        else:
+            start, end = (instant(int(edge), query.zone) for edge in edges[place : place + 2])
+            rows.append(BucketStatsRow(**values, bucket_start=start, bucket_end=end))
+    return rows
+
+
+def _whole(column: Numbers) -> list[int]:
+    numbers: list[int] = column.tolist()
+    return numbers
+
+
+def _coverage(received: int, interval_s: float, length_us: int) -> float:
+    return min(1.0, round(received * interval_s * 1e6 / length_us, 6))
+
+
+def percentile_bins(rollups: Rollups) -> list[list[int]]:
+    """
+    Return the bins of :data:`PERCENTS` of each bucket, of all buckets at once.
+
+    Guarantees:
+        Those that ``smartgrid_domain.maths.rollups.statistics`` takes.
+    """
+    histograms = rollups.histograms
+    running = np.cumsum(histograms.counts)
+    before = np.concatenate((np.zeros(1, np.int64), running))[histograms.offsets[:-1]]
+    ranks = np.maximum(1, -(-np.array(PERCENTS)[:, None] * rollups.n // 100))
+    bins: list[list[int]] = histograms.bins[np.searchsorted(running, before + ranks)].T.tolist()
+    return bins
 
 
 def _starts(edges: Ints, at_us: Ints) -> Ints:
     return edges[np.searchsorted(edges, at_us, side="right") - 1]
-
-
-def _row(  # noqa: PLR0913, PLR0917  # one step of _rows
-    merged: Rollups,
-    row: int,
-    group: tuple[str, str],
-    snapshot: Snapshot,
-    query: StatsQuery,
-    edges: Ints,
-    clipped: Ints,
-    phases: Sequence[int],
-    bucket: int,
-) -> StatsRow:
-    sensor_id, name = group
-    measurand = MEASURANDS[name]
-    own = statistics(merged, row, scale=measurand.scale, width=WIDTHS[name])
-    p05, median, p95 = own.percentiles
-    opens_us, closes_us = clipped[bucket : bucket + 2].tolist()
-    length_s = (closes_us - opens_us) / 1e6
-    interval_s = snapshot.intervals.get(sensor_id)
-    coverage = None
-    if interval_s:
-        coverage = min(1.0, round(own.n * interval_s / (length_s * phases[int(merged.series[row])]), 6))
-    values: dict[str, Any] = {
-        "sensor_id": sensor_id,
-        "sensor_type": name,
-        "unit": measurand.unit,
-        "avg_value": own.mean,
-        "min_value": own.low,
-        "max_value": own.high,
-        "stddev_value": own.stddev,
-        "count": own.n,
-        "coverage": coverage,
-        "p05_value": p05,
-        "median_value": median,
-        "p95_value": p95,
-    }
-    if query.interval is None:
-        return StatsRow(**values)
-    return BucketStatsRow(
-        **values,
-        bucket_start=instant(int(edges[bucket]), query.zone),
-        bucket_end=instant(int(edges[bucket + 1]), query.zone),
-    )
 
 
 UTC_ZONE: Final = ZoneInfo("UTC")
