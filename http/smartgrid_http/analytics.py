@@ -18,7 +18,7 @@ from smartgrid_http.findings import TimeText, checked
 from smartgrid_http.guard import Req
 from smartgrid_http.pages import Streamed, form_of, lines_of
 from smartgrid_http.params import query_of
-from smartgrid_http.positions import TokenList, WaitMs, behind, positions_of
+from smartgrid_http.positions import AsOf, TokenList, WaitMs, as_of, behind, positions_of
 from smartgrid_http.problems import Problem, invalid, unavailable
 from smartgrid_http.ranges import DAY, Id, SensorType, time_range
 from smartgrid_http.readings import Phase
@@ -59,6 +59,7 @@ class StatsQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     end: TimeText | None = field(default=None, name="to")
     interval: StatsInterval | None = None
     tz: Zone = "UTC"
+    as_of: AsOf | None = None
     min_position: TokenList | None = None
     wait_ms: WaitMs = 2000
 
@@ -85,7 +86,9 @@ async def sensor_stats(request: Req, services: NamedDependency[Services]) -> ASG
     """Answer count, mean, extremes, deviation and percentiles of each sensor and measurand in a range of time."""
     query = query_of(request, StatsQuery)
     form = form_of(call_of(request.scope).header(b"accept"))
-    start, end = hours_or_range(query.hours, query.start, query.end, services.clock.now(), default=24 * HOUR)
+    then = None if query.as_of is None else await as_of(services, LOG, query.as_of)
+    now = services.clock.now() if then is None else then.now
+    start, end = hours_or_range(query.hours, query.start, query.end, now, default=24 * HOUR)
     await wait_until(present(services.waiting), [AGGREGATES], query.min_position, query.wait_ms)
     wanted = statistics.StatsQuery(
         start=start,
@@ -95,6 +98,7 @@ async def sensor_stats(request: Req, services: NamedDependency[Services]) -> ASG
         sensor_id=query.sensor_id,
         measurand=query.sensor_type,
         phase=query.phase,
+        as_of=None if then is None else then.position,
     )
     try:
         rows, position = await statistics.stats(present(services.stats), wanted)

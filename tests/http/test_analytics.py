@@ -115,7 +115,7 @@ async def test_csv_has_the_columns_of_the_answer(client: AsgiClient) -> None:
         ("interval=1m&from=2020-01-01T00:00:00Z", "?interval", "out_of_range"),
         ("from=2026-01-16T00:00:00Z", "?from", "out_of_range"),
         (f"sensor_id={quote('a b')}", "?sensor_id", "bad_format"),
-        ("as_of=telemetry@1", "?as_of", "unknown_parameter"),
+        ("as_of=yesterday", "?as_of", "bad_format"),
     ],
 )
 async def test_a_bad_query_is_told_where_it_is_bad(client: AsgiClient, query: str, pointer: str, code: str) -> None:

@@ -9,7 +9,7 @@ from smartgrid_projections.queries.stats import READINGS_LEVEL, Snapshot, Wanted
 @dataclass
 class MemoryStats:
     """
-    The aggregates in memory.
+    The aggregates in memory. As of an earlier position all is read from the register; intervals are those of now.
 
     Attributes:
         tables: Their rows.
@@ -33,11 +33,13 @@ class MemoryStats:
             for (level, series_id, start), bucket in sorted(self.tables.rows.items())
             if series_id in series
             and bucket.n
+            and wanted.as_of is None
             and any(span.level == level and span.start_us <= start < span.end_us for span in wanted.spans)
         ]
-        fine = [span for span in wanted.spans if span.level == READINGS_LEVEL]
+        position = self.position if wanted.as_of is None else wanted.as_of
+        fine = [span for span in wanted.spans if span.level == READINGS_LEVEL or wanted.as_of is not None]
         return Snapshot(
-            position=self.position,
+            position=position,
             series=series,
             intervals={
                 name.subject_id: interval
@@ -46,6 +48,6 @@ class MemoryStats:
             },
             rollups=rollups_of(rows),
             readings=await self.tables.register.stretches(
-                [(series_id, span.start_us, span.end_us) for series_id in series for span in fine], self.position
+                [(series_id, span.start_us, span.end_us) for series_id in series for span in fine], position
             ),
         )

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from psycopg import sql
 
+from smartgrid_adapters.postgres.past_stats import snapshot_of_then
 from smartgrid_adapters.postgres.pool import Connection, Pool, run_safely
 from smartgrid_adapters.postgres.rollups import rollup_tables, rollups_of
 from smartgrid_adapters.postgres.series import PACKED_ROW, readings_of
@@ -90,7 +91,17 @@ class PostgresStats:
         coarse = [span for span in wanted.spans if span.level != READINGS_LEVEL]
         fine = [span for span in wanted.spans if span.level == READINGS_LEVEL]
 
+        async def then(connection: Connection) -> Snapshot:
+            async with connection.transaction():
+                await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                at = await (await connection.execute(_POSITION, filters)).fetchone()
+                rows = await (await connection.execute(texts.series, filters)).fetchall()
+                names = {row[0]: SeriesName(row[1], row[2], row[3]) for row in rows}
+                return await snapshot_of_then(connection, self._version, wanted, 0 if at is None else at[0], names)
+
         async def unit(connection: Connection) -> Snapshot:
+            if wanted.as_of is not None:
+                return await then(connection)
             cursors = [connection.cursor(binary=True) for _ in range(4)]
             position, series, rollups, readings = cursors
             # One snapshot for all of them: rows and position belong together.
