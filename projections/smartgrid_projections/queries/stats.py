@@ -250,20 +250,22 @@ def _rows(snapshot: Snapshot, query: StatsQuery, edges: Ints, clipped: Ints) -> 
     series = own[np.searchsorted(ids, parts.series)]
     phases = [len(set(parts.series[series == group].tolist())) for group in range(len(groups))]
     merged = regroup(parts, series=series, start_us=_starts(edges, parts.start_us))
-    columns = (
-        np.searchsorted(edges, merged.start_us),
-        merged.series,
-        merged.n,
-        merged.s,
-        merged.q,
-        merged.low,
-        merged.high,
+    places, of, n_of, s_of, q_of, lows, highs = (
+        _whole(column)
+        for column in (
+            np.searchsorted(edges, merged.start_us),
+            merged.series,
+            merged.n,
+            merged.s,
+            merged.q,
+            merged.low,
+            merged.high,
+        )
     )
     lengths_us = _whole(clipped[1:] - clipped[:-1])
     rows: list[StatsRow] = []
-    for (place, group, n, s, q, low, high), bins in zip(
-        zip(*map(_whole, columns), strict=True), percentile_bins(merged), strict=True
-    ):
+    for row, bins in enumerate(percentile_bins(merged)):
+        place, group, n, s, q = places[row], of[row], n_of[row], s_of[row], q_of[row]
         sensor_id, name = groups[group]
         measurand, width = MEASURANDS[name], WIDTHS[name]
         scale = measurand.scale
@@ -275,8 +277,8 @@ def _rows(snapshot: Snapshot, query: StatsQuery, edges: Ints, clipped: Ints) -> 
             "sensor_type": name,
             "unit": measurand.unit,
             "avg_value": mean(n, s, scale),
-            "min_value": low / scale,
-            "max_value": high / scale,
+            "min_value": lows[row] / scale,
+            "max_value": highs[row] / scale,
             "stddev_value": None if spread is None else sqrt(spread),
             "count": n,
             "coverage": _coverage(n, interval_s, lengths_us[place] * phases[group]) if interval_s else None,
