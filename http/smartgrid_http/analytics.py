@@ -191,7 +191,7 @@ class Trends(Struct, frozen=True, kw_only=True):
 
     status: Literal["success"] = "success"
     period_days: int | float
-    trends: list[consumption.Trend]
+    trends: list[consumption.ComparedTrend]
     currency: Literal["EUR"] = "EUR"
     price_eur_per_kwh: float | None
 
@@ -243,11 +243,12 @@ async def consumption_trends(request: Req, services: NamedDependency[Services]) 
         raise nowhere()  # a meter that never was this customer's looks like one that does not exist
     token = f"{LOG}@{position}"
     if form != "json":
-        return Streamed(form, lines_of(form, consumption.Trend, one_page(rows or [])), token)
+        row_type = consumption.Trend if query.compare is None else consumption.ComparedTrend
+        return Streamed(form, lines_of(form, row_type, one_page(rows or [])), token)
     days = hours_of(start, end) / 24
     payload = Trends(
         period_days=int(days) if days.is_integer() else days,
-        trends=rows or [],
+        trends=cast("list[consumption.ComparedTrend]", rows or []),
         price_eur_per_kwh=services.price_eur_per_kwh,
     )
     return answer(payload, position=token)

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import asdict
 
 from smartgrid_domain.maths.calendar import HOUR_US, bounds, instant, microseconds, splits_hours
 from smartgrid_domain.maths.quantities import Ints
@@ -128,7 +129,6 @@ class Trend(Struct, frozen=True, kw_only=True):
         coverage: Received ÷ expected readings, at most 1; null when the interval between them is not known.
         estimated_kwh: Part that was spread over more than two hours [kWh].
         cost_eur: At the configured price [€]; null without one.
-        compared_kwh: Energy of the bucket it is compared with [kWh]; null without data.
     """
 
     date: datetime
@@ -139,6 +139,16 @@ class Trend(Struct, frozen=True, kw_only=True):
     coverage: float | None
     estimated_kwh: float
     cost_eur: float | None
+
+
+class ComparedTrend(Trend, frozen=True, kw_only=True):
+    """
+    One local bucket beside another one.
+
+    Attributes:
+        compared_kwh: Energy of the bucket it is compared with [kWh]; null without data.
+    """
+
     compared_kwh: float | UnsetType | None = UNSET
 
 
@@ -223,23 +233,21 @@ def _rows(snapshot: TrendsSnapshot, query: TrendsQuery, edges: Ints, others: Seq
         kwh = total_wh / 1000
         count = int(readings[last] - readings[first])
         hours = length_us / HOUR_US
-        compared: float | UnsetType | None = UNSET
+        row = Trend(
+            date=instant(int(edges[i]), query.zone),
+            hours=int(hours) if hours.is_integer() else hours,
+            total_consumption_kwh=kwh,
+            avg_reading=total_wh * HOUR_US / (1000 * length_us),
+            reading_count=count,
+            coverage=None if expected is None else min(1.0, round(count / expected[i], 6)) if expected[i] else 0.0,
+            estimated_kwh=int(estimated[last] - estimated[first]) / 1000,
+            cost_eur=None if query.price_eur_per_kwh is None else kwh * query.price_eur_per_kwh,
+        )
         if others:
             low, high = np.searchsorted(snapshot.start_us, others[i]).tolist()
             compared = int(wh[high] - wh[low]) / 1000 if high > low else None
-        rows.append(
-            Trend(
-                date=instant(int(edges[i]), query.zone),
-                hours=int(hours) if hours.is_integer() else hours,
-                total_consumption_kwh=kwh,
-                avg_reading=total_wh * HOUR_US / (1000 * length_us),
-                reading_count=count,
-                coverage=None if expected is None else min(1.0, round(count / expected[i], 6)) if expected[i] else 0.0,
-                estimated_kwh=int(estimated[last] - estimated[first]) / 1000,
-                cost_eur=None if query.price_eur_per_kwh is None else kwh * query.price_eur_per_kwh,
-                compared_kwh=compared,
-            )
-        )
+            row = ComparedTrend(**asdict(row), compared_kwh=compared)
+        rows.append(row)
     return rows
 
 
