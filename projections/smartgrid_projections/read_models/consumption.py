@@ -9,26 +9,23 @@ Energy is positive when delivered to the customer.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Final
 
 import numpy as np
 
 from smartgrid_domain.maths.columns import unpack
 from smartgrid_domain.maths.quantities import METER_UNITS, Ints, quanta
-from smartgrid_domain.maths.registers import NOTHING, Break
+from smartgrid_domain.maths.registers import Break
 from smartgrid_projections.projection import Projection
 from smartgrid_projections.read_models.consumption_tables import (
     FIRST_US,
     FOREVER,
     LAST_US,
     ConsumptionTables,
-    Link,
-    Meter,
     MeterState,
     Tail,
 )
 from smartgrid_projections.read_models.energy import HOUR_US, Parts, counts, joint_parts, parts_of
+from smartgrid_projections.read_models.meter_states import BreakKey, break_of, linked, settings_of, us_of
 from smartgrid_projections.read_models.windows import (
     CONTEXT,
     first_anchor,
@@ -49,9 +46,6 @@ from smartgrid_schemas.metering import (
     MeterRegistered,
     MeterReset,
 )
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 @dataclass
@@ -145,18 +139,14 @@ class _Work:
     async def _told(self, recorded: Recorded[Event]) -> None:
         match recorded.event:
             case MeterReadingRetracted(kind="reading") as event:
-                at_us = _us(event.measured_at)
+                at_us = us_of(event.measured_at)
                 for series_id in self._series(event.meter_id, event.register):
                     self._touched(series_id).change(at_us, at_us)
-            case MeterReadingRetracted() as event:
-                self._break(event.meter_id, event.register, _us(event.measured_at), event.kind, None)
-            case MeterExchanged() as event:
-                item = Break(_us(event.at), event.new_initial_wh, event.old_final_wh)
-                self._break(event.meter_id, event.register, item.at_us, "exchange", item)
-            case MeterReset() as event:
-                self._break(event.meter_id, event.register, _us(event.at), "reset", Break(_us(event.at), 0, NOTHING))
+            case MeterReadingRetracted() | MeterExchanged() | MeterReset() as event:
+                if (told := break_of(event)) is not None:
+                    self._break(event.meter_id, *told)
             case MeterConfigured() as event:
-                meter = Meter(event.rollover_at_wh, event.expected_interval_s)
+                meter = settings_of(event)
                 if meter.rollover_at_wh != self.new[event.meter_id].meter.rollover_at_wh:
                     for series_id in self._series(event.meter_id):
                         self._touched(series_id).change(FIRST_US, LAST_US)
@@ -174,28 +164,24 @@ class _Work:
             if name.subject_id == meter_id and register in (None, name.measurand)
         ]
 
-    def _break(self, meter_id: str, register: str, at_us: int, kind: str, item: Break | None) -> None:
+    def _break(self, meter_id: str, key: BreakKey, item: Break | None) -> None:
         breaks = self.new[meter_id].breaks
+        register, at_us, _ = key
         if item is None:
-            breaks.pop((register, at_us, kind), None)
+            breaks.pop(key, None)
         else:
-            breaks[register, at_us, kind] = item
+            breaks[key] = item
         for series_id in self._series(meter_id, register):
             self._touched(series_id).change(at_us, at_us)
 
     async def _link(self, recorded: Recorded[Event], meter_id: str) -> None:
         """The customer of a meter applies from its recorded time on."""
-        customer = await self.tables.customer_of(recorded)
-        links = self.new[meter_id].links
-        holding = links[-1] if links and links[-1].until_us == FOREVER else None
-        if customer == (holding.customer if holding else None):
+        at_us = us_of(recorded.recorded_at)
+        state = self.new[meter_id]
+        links = linked(state.links, at_us, await self.tables.customer_of(recorded))
+        if links is state.links:
             return
-        at_us = _us(recorded.recorded_at)
-        if holding is not None:
-            links = links[:-1] if holding.since_us == at_us else (*links[:-1], holding._replace(until_us=at_us))
-        if customer is not None:
-            links = (*links, Link(at_us, FOREVER, customer))
-        self.new[meter_id].links = links
+        state.links = links
         for series_id in self._series(meter_id):
             self._touched(series_id).change(at_us, LAST_US)
 
@@ -305,7 +291,3 @@ def _meter_of(event: Event) -> str | None:
             return event.meter_id
         case _:
             return None
-
-
-def _us(at: datetime) -> int:
-    return (at - _EPOCH) // _MICROSECOND
