@@ -181,6 +181,7 @@ class TrendsQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     end: TimeText | None = field(default=None, name="to")
     interval: Literal["1h", "1d", "1w", "1mo"] = "1d"
     tz: Zone | None = None
+    as_of: AsOf | None = None
     compare: Literal["previous", "year_ago"] | None = None
     min_position: TokenList | None = None
     wait_ms: WaitMs = 2000
@@ -214,7 +215,9 @@ async def consumption_trends(request: Req, services: NamedDependency[Services]) 
         raise invalid([Finding("?customer_id", code, "Give one of customer_id and meter_id")])
     form = form_of(call_of(request.scope).header(b"accept"))
     span = None if query.days is None else query.days * DAY
-    start, end = either_range("days", span, query.start, query.end, services.clock.now(), default=30 * DAY)
+    then = None if query.as_of is None else await as_of(services, LOG, query.as_of)
+    now = services.clock.now() if then is None else then.now
+    start, end = either_range("days", span, query.start, query.end, now, default=30 * DAY)
     principal = principal_of(request.scope)
     own = None
     if not principal.at_least("analyst"):
@@ -232,6 +235,7 @@ async def consumption_trends(request: Req, services: NamedDependency[Services]) 
         only_customer=None if query.meter_id is None else own,
         compare=query.compare,
         price_eur_per_kwh=services.price_eur_per_kwh,
+        as_of=None if then is None else then.position,
     )
     try:
         rows, position = await consumption.trends(present(services.trends), wanted)

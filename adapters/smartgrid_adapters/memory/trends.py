@@ -14,7 +14,7 @@ from smartgrid_projections.read_models.energy import counts
 @dataclass
 class MemoryTrends:
     """
-    Consumption in memory.
+    Consumption in memory. As of an earlier position, links, exchanges and settings are those of now.
 
     Attributes:
         tables: Its rows.
@@ -25,6 +25,7 @@ class MemoryTrends:
     position: int = 0
 
     async def read(self, wanted: TrendsWanted) -> TrendsSnapshot:
+        position = self.position if wanted.as_of is None else wanted.as_of
         customer = wanted.customer_id or wanted.only_customer
         holdings: dict[str, list[Holding]] = {}
         for meter, state in self.tables.meters.items():
@@ -52,11 +53,11 @@ class MemoryTrends:
                 )
                 for one, name in series.items()
             ]
-            rows = await fine_rows(self.tables.register, self.position, sources, wanted.bounds)
+            rows = await fine_rows(self.tables.register, position, sources, wanted.bounds)
         else:
             rows = self._stored(wanted, holdings, [*series])
         return TrendsSnapshot(
-            position=self.position,
+            position=position,
             holdings=[holding for own in holdings.values() for holding in own],
             start_us=rows.start_us,
             wh=rows.wh,

@@ -7,6 +7,7 @@ import numpy as np
 from psycopg import sql
 
 from smartgrid_adapters.postgres.consumption import CUSTOMER, consumption_tables
+from smartgrid_adapters.postgres.past_trends import PostgresPastTrends
 from smartgrid_adapters.postgres.pool import Connection, Pool, run_safely
 from smartgrid_adapters.postgres.series import PostgresSeries
 from smartgrid_commands.ports import StoreUnavailable
@@ -61,6 +62,7 @@ class PostgresTrends:
         self._pool = pool
         self._sealer = sealer
         self._version = version
+        self._past = PostgresPastTrends(pool, sealer)
 
     async def read(self, wanted: TrendsWanted) -> TrendsSnapshot:
         async def unit(connection: Connection) -> TrendsSnapshot:
@@ -70,6 +72,8 @@ class PostgresTrends:
                 return await _Reading(connection, self._sealer, self._version, wanted).read()
 
         try:
+            if wanted.as_of is not None:
+                return await self._past.read(wanted, self._version)
             return await run_safely(self._pool, unit)
         except StoreUnavailable as error:
             raise Unavailable(str(error)) from error

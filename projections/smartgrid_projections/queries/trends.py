@@ -44,7 +44,9 @@ class TrendsWanted(Struct, frozen=True, kw_only=True):
         meter_id: the meter.
         only_customer: Leave out what a meter counted while it was not this customer's.
         ranges: Stretches of time [µs since 1970]; they may overlap.
-        bounds: When the buckets do not begin on UTC hours: their bounds, to which energy is spread.
+        bounds: When the buckets do not begin on UTC hours, or as of a position: their bounds, to which energy is
+            spread.
+        as_of: As it was at this position, whatever the read model includes; absent: as it is in it.
     """
 
     customer_id: str | None
@@ -52,6 +54,7 @@ class TrendsWanted(Struct, frozen=True, kw_only=True):
     only_customer: str | None
     ranges: Sequence[tuple[int, int]]
     bounds: Ints | None = None
+    as_of: int | None = None
 
 
 class TrendsSnapshot(Struct, frozen=True, kw_only=True):
@@ -103,6 +106,7 @@ class TrendsQuery(Struct, frozen=True, kw_only=True):
         only_customer: Leave out what a meter counted while it was not this customer's.
         compare: With what.
         price_eur_per_kwh: Price of a kWh [€], if one is set.
+        as_of: What was recorded after this position does not exist.
     """
 
     start: datetime
@@ -114,6 +118,7 @@ class TrendsQuery(Struct, frozen=True, kw_only=True):
     only_customer: str | None = None
     compare: Compare | None = None
     price_eur_per_kwh: float | None = None
+    as_of: int | None = None
 
 
 class Trend(Struct, frozen=True, kw_only=True):
@@ -181,7 +186,8 @@ async def trends(source: TrendsSource, query: TrendsQuery) -> tuple[list[Trend] 
             meter_id=query.meter_id,
             only_customer=query.only_customer,
             ranges=ranges,
-            bounds=cuts if fine else None,
+            bounds=cuts if fine or query.as_of is not None else None,
+            as_of=query.as_of,
         )
     )
     if not snapshot.holdings and not len(snapshot.start_us):
@@ -256,7 +262,7 @@ def _expected(holdings: Sequence[Holding], edges: Ints) -> list[float] | None:
     if any(not holding.expected_interval_s for holding in holdings):
         return None
     total = np.zeros(len(edges) - 1, np.float64)
-    for since_us, until_us, interval_s in holdings:
+    for since_us, until_us, interval_s in sorted(holdings):  # floats add up to the same in one order only
         inside = np.diff(np.clip(edges, since_us, until_us)).astype(np.float64)
         total += inside / (1e6 * (interval_s or 1.0))
     return [float(number) for number in total.tolist()]
