@@ -10,6 +10,7 @@ from tests.bench import report
 from tests.bench.database import server
 from tests.bench.harness import Figure, Row
 from tests.bench.product_rows import batches, single_posts, start_and_memory, visible, without_append
+from tests.bench.projection_rows import projections_in_batches, soon_visible
 from tests.bench.size_rows import statistics_at_size
 from tests.bench.store import append_at_size, append_by_copy, append_by_stock, grouped, many_callers
 
@@ -22,6 +23,8 @@ ROWS: dict[str, Row] = {
     "6": single_posts,
     "7": without_append,
     "8": batches,
+    "12": projections_in_batches,
+    "13": soon_visible,
     "14": visible,
     "16": statistics_at_size,
     "19": start_and_memory,
