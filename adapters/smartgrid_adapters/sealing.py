@@ -112,8 +112,7 @@ class KeySealer:
         value: str | Sealed | None = getattr(recorded.event, field)
         if value is None:
             return None
-        name = name_of(recorded.event)
-        return msgpack.encode(_Packed(name, recorded.stream, recorded.event_id.bytes, field, value))
+        return msgpack.encode(_Packed(recorded.name, recorded.stream, recorded.event_id.bytes, field, value))
 
     async def open_packed(self, packed: bytes | None) -> str | None:
         if packed is None:

@@ -15,7 +15,6 @@ from smartgrid_domain.errors import Conflict
 from smartgrid_schemas.envelope import Metadata, Recorded
 from smartgrid_schemas.event import Event, Sealed
 from smartgrid_schemas.privacy import personal_fields
-from smartgrid_schemas.registry import name_of
 
 ATTEMPTS = 4
 """The first and at most 3 retries."""
@@ -113,7 +112,7 @@ async def opened(recorded: Recorded[E], sealer: Sealer | None) -> E:
         value: object = getattr(event, field)
         if isinstance(value, Sealed) and sealer is not None:
             text = await sealer.open(
-                value, name=name_of(event), stream=recorded.stream, event_id=recorded.event_id, field=field
+                value, name=recorded.name, stream=recorded.stream, event_id=recorded.event_id, field=field
             )
             if text is not None:
                 clear[field] = text

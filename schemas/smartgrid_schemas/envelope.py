@@ -7,6 +7,7 @@ from uuid import UUID, uuid5
 from msgspec import Struct
 
 from smartgrid_schemas.event import Event
+from smartgrid_schemas.registry import name_of
 
 E_co = TypeVar("E_co", bound=Event, covariant=True)
 
@@ -44,7 +45,8 @@ class Recorded(Struct, Generic[E_co], frozen=True, kw_only=True, gc=False):
         event_id: UUIDv5 of stream, commit id and index in the commit.
         recorded_at: When it was stored; never decreases with the position.
         metadata: Who and what caused it.
-        event: The fact.
+        event: The fact, in today's shape.
+        stored_as: Event name in the log if it was stored in an older shape, else empty.
     """
 
     log: str
@@ -55,6 +57,12 @@ class Recorded(Struct, Generic[E_co], frozen=True, kw_only=True, gc=False):
     recorded_at: datetime
     metadata: Metadata
     event: E_co
+    stored_as: str = ""
+
+    @property
+    def name(self) -> str:
+        """Event name in the log; personal fields are sealed under it."""
+        return self.stored_as or name_of(self.event)
 
 
 def event_id_of(stream: str, commit_id: UUID, index: int) -> UUID:

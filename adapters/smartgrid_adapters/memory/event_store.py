@@ -13,7 +13,7 @@ from smartgrid_commands.sealing import Sealer
 from smartgrid_schemas.envelope import LOGS, Metadata, Recorded, event_id_of
 from smartgrid_schemas.event import Event
 from smartgrid_schemas.privacy import personal_fields
-from smartgrid_schemas.registry import name_of
+from smartgrid_schemas.registry import REGISTRY, name_of
 
 
 class _Row(Struct, frozen=True):
@@ -179,6 +179,7 @@ def _recorded(log: str, rows: Sequence[_Row]) -> list[Recorded[Event]]:
                 recorded_at=row.recorded_at,
                 metadata=row.metadata,
                 event=event,
+                stored_as=row.name if row.name in REGISTRY.older else "",
             )
         )
     return events

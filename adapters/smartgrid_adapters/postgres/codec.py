@@ -1,6 +1,6 @@
 """Events as bytes, and back; whatever the bytes are, only errors of this module come out."""
 
-from functools import cache
+from collections.abc import Sequence
 from typing import Self
 
 import msgspec
@@ -8,11 +8,13 @@ from msgspec import msgpack
 
 from smartgrid_schemas.envelope import Metadata
 from smartgrid_schemas.event import Event
-from smartgrid_schemas.registry import EVENT_OF
+from smartgrid_schemas.registry import REGISTRY, Registry, name_of
+from smartgrid_schemas.upcasters import Upcaster
 
 _ENCODER = msgpack.Encoder()
 _NO_METADATA = Metadata()
 _METADATA = msgpack.Decoder(Metadata)
+_Form = tuple[msgpack.Decoder[Event], Sequence[tuple[Upcaster, type[Event]]]]
 _DAMAGE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError, OverflowError)
 
 
@@ -50,35 +52,63 @@ class DamagedEvent(UndecodableEvent):
     """The bytes are not what was written."""
 
 
+class UpcasterFailed(UndecodableEvent):
+    """The bytes are whole, but an upcaster of ours cannot make today's shape of them: mend it and read again."""
+
+
+class Codec:
+    """
+    Reads the events of a registry.
+
+    Args:
+        registry: Which events there are.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._forms: dict[str, _Form] = {}
+
+    def decode(self, name: str, data: bytes) -> Event:
+        """
+        Return the event that *data*, stored as *name*, holds, in today's shape.
+
+        Raises:
+            UnknownEvent: No event has that name.
+            DamagedEvent: *data* is not one.
+            UpcasterFailed: It cannot be brought into today's shape.
+        """
+        decoder, steps = self._forms.get(name) or self._form_of(name)
+        try:
+            event = decoder.decode(data)
+        except _DAMAGE as error:
+            raise DamagedEvent(name, str(error)) from error
+        return _upcast(name, event, steps) if steps else event
+
+    def _form_of(self, name: str) -> _Form:
+        if name not in self._registry.events:
+            raise UnknownEvent(name, "no event has this name")
+        form = msgpack.Decoder(self._registry.events[name]), self._registry.steps_of(name)
+        return self._forms.setdefault(name, form)
+
+
+def _upcast(name: str, event: Event, steps: Sequence[tuple[Upcaster, type[Event]]]) -> Event:
+    for upcaster, wanted in steps:
+        try:
+            event = upcaster(event)
+        except Exception as error:  # an upcaster may fail in any way, and what it was given stays readable
+            raise UpcasterFailed(name, f"upcasting to {name_of(wanted)}: {error!r}") from error
+        if type(event) is not wanted:
+            raise UpcasterFailed(name, f"the upcaster to {name_of(wanted)} returned {type(event).__name__}")
+    return event
+
+
 def encode(event: Event) -> bytes:
     """Return *event* as MessagePack, its name included."""
     return _ENCODER.encode(event)
 
 
-def decode(name: str, data: bytes) -> Event:
-    """
-    Return the event *name* that *data* holds.
-
-    Raises:
-        UnknownEvent: No event has that name.
-        DamagedEvent: *data* is not one.
-    """
-    decoder = _decoder_of(name)
-    try:
-        return decoder.decode(data)
-    except _DAMAGE as error:
-        raise DamagedEvent(name, str(error)) from error
-
-
-@cache
-def _known_decoder_of(name: str) -> msgpack.Decoder[Event]:
-    return msgpack.Decoder(EVENT_OF[name])
-
-
-def _decoder_of(name: str) -> msgpack.Decoder[Event]:
-    if name not in EVENT_OF:
-        raise UnknownEvent(name, "no event has this name")
-    return _known_decoder_of(name)
+decode = Codec(REGISTRY).decode
+"""Read the events of this product."""
 
 
 def encode_metadata(metadata: Metadata) -> bytes | None:

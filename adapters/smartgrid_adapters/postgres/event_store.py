@@ -18,7 +18,7 @@ from smartgrid_commands.sealing import Sealer
 from smartgrid_schemas.envelope import LOGS, Recorded, event_id_of
 from smartgrid_schemas.event import Event
 from smartgrid_schemas.privacy import personal_fields
-from smartgrid_schemas.registry import name_of
+from smartgrid_schemas.registry import REGISTRY, name_of
 
 _LAST = 2**63 - 1
 
@@ -178,4 +178,5 @@ def _recorded(  # noqa: PLR0913, PLR0917  # the columns, in order
         recorded_at=recorded_at,
         metadata=decode_metadata(topic, metadata),
         event=decode(topic, state),
+        stored_as=topic if topic in REGISTRY.older else "",
     )

@@ -12,10 +12,10 @@ from smartgrid_commands.sealing import Sealer
 from smartgrid_projections.queries.meters import Link, Meter, MeterFilter, link_of, meter_of
 from smartgrid_schemas.envelope import event_id_of
 from smartgrid_schemas.metering import MeterConfigured, MeterRegistered
-from smartgrid_schemas.registry import name_of
+from smartgrid_schemas.registry import REGISTRY
 
 Settings = MeterRegistered | MeterConfigured
-SETTINGS = [name_of(MeterRegistered), name_of(MeterConfigured)]
+SETTINGS = [*REGISTRY.names_of(MeterRegistered), *REGISTRY.names_of(MeterConfigured)]
 CUSTOMER = "customer"
 """Kind of the blind index of customers."""
 
