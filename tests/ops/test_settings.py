@@ -143,7 +143,7 @@ def test_production_is_closed_by_default_and_open_on_request() -> None:
     assert load({**PRODUCTION, "SMARTGRID_REGISTRATION": "open"}).registration == "open"
 
 
-@pytest.mark.parametrize("name", PRODUCTION.keys() - {"SMARTGRID_PROFILE"})
+@pytest.mark.parametrize("name", sorted(PRODUCTION.keys() - {"SMARTGRID_PROFILE"}))
 def test_production_refuses_to_start_without(name: str) -> None:
     with pytest.raises(BadSetting, match=f"^{name}: "):
         load({key: value for key, value in PRODUCTION.items() if key != name})
