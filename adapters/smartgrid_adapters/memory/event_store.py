@@ -33,7 +33,7 @@ class _Log:
         self.versions: dict[str, int] = {}
         self.commits: dict[UUID, Appended] = {}
         self.fence = datetime.min.replace(tzinfo=UTC)
-        self.grown = asyncio.Condition()
+        self.waiting: list[tuple[int, asyncio.Future[None]]] = []
 
 
 class MemoryEventStore:
@@ -95,8 +95,7 @@ class MemoryEventStore:
         there.rows += rows
         there.versions.update({row.stream: row.version for row in rows})
         there.commits[commit_id] = appended
-        async with there.grown:
-            there.grown.notify_all()
+        _wake(there)
         return appended
 
     def _rows(self, there: _Log, writes: Sequence[StreamWrite], commit_id: UUID) -> list[_Row]:
@@ -141,12 +140,18 @@ class MemoryEventStore:
 
     async def wait_for(self, log: str, position: int, *, timeout_s: float) -> bool:
         there = self._logs[log]
+        if len(there.rows) >= position:
+            return True
+        grown: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        there.waiting.append((position, grown))
         try:
-            async with asyncio.timeout(timeout_s), there.grown:
-                await there.grown.wait_for(lambda: len(there.rows) >= position)
+            async with asyncio.timeout(timeout_s):
+                await grown
         except TimeoutError:
-            return len(there.rows) >= position
-        return True
+            pass  # told below
+        finally:
+            there.waiting = [one for one in there.waiting if one[1] is not grown]
+        return len(there.rows) >= position
 
     async def position_at(self, log: str, at: datetime) -> int | None:
         if at > self._now():
@@ -158,6 +163,16 @@ class MemoryEventStore:
     async def recorded_at(self, log: str, position: int) -> datetime | None:
         rows = self._logs[log].rows
         return rows[position - 1].recorded_at if 0 < position <= len(rows) else None
+
+
+def _wake(there: _Log) -> None:
+    """Wake up who waited for what is there; an append that has stored something does not pause before it returns."""
+    waiting, there.waiting = there.waiting, []
+    for position, future in waiting:
+        if len(there.rows) < position:
+            there.waiting.append((position, future))
+        elif not future.done():
+            future.set_result(None)
 
 
 def _recorded(log: str, rows: Sequence[_Row]) -> list[Recorded[Event]]:
