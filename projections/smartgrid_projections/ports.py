@@ -152,6 +152,7 @@ class Standing(Struct, frozen=True, kw_only=True):
         parked_keys: Keys set aside.
         owned: Whether a worker holds it.
         last_error: Why it stopped.
+        paused: Whether an operator lets it stand still.
     """
 
     name: str
@@ -162,6 +163,7 @@ class Standing(Struct, frozen=True, kw_only=True):
     parked_keys: int
     owned: bool
     last_error: str | None
+    paused: bool = False
 
 
 @runtime_checkable

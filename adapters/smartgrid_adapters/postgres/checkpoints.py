@@ -22,6 +22,7 @@ _CLAIM = """
     SET epoch = epoch + 1, owner = %(owner)s, lock_held = %(locked)s, last_error = NULL,
         lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
     WHERE name = %(name)s AND version = %(version)s
+        AND NOT paused AND state NOT IN ('discarded', 'dropped')
         AND (owner IS NULL OR lease_until < clock_timestamp() OR (lock_held AND %(locked)s))
     RETURNING epoch
 """
@@ -173,7 +174,7 @@ class PostgresCheckpoints(Generic[T]):
 
 _STANDINGS = """
     SELECT v.name, v.version, v.parked_keys, v.owner IS NOT NULL AND v.lease_until > clock_timestamp(), v.last_error,
-           c.log, c.position, c.rate_per_s
+           c.log, c.position, c.rate_per_s, v.paused
     FROM projection_versions v JOIN projection_checkpoints c USING (name, version)
     WHERE v.state = 'active'
     ORDER BY v.name COLLATE "C", c.log
@@ -212,6 +213,7 @@ class PostgresStandings:
                     parked_keys=own[0][2],
                     owned=own[0][3],
                     last_error=own[0][4],
+                    paused=own[0][8],
                 )
             )
         return result

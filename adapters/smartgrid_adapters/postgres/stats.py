@@ -6,19 +6,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from psycopg import sql
 
+from smartgrid_adapters.postgres.answering import POSITION, AnsweringVersion, NotAnswering
 from smartgrid_adapters.postgres.past_stats import snapshot_of_then
-from smartgrid_adapters.postgres.pool import Connection, Pool, run_safely
+from smartgrid_adapters.postgres.pool import Connection, Pool
 from smartgrid_adapters.postgres.rollups import rollup_tables, rollups_of
 from smartgrid_adapters.postgres.series import PACKED_ROW, readings_of
-from smartgrid_commands.ports import StoreUnavailable
-from smartgrid_projections.ports import Unavailable
 from smartgrid_projections.queries.stats import READINGS_LEVEL, Snapshot, Wanted
 from smartgrid_projections.register import SeriesName
 
-_POSITION = """
-    SELECT c.position FROM projection_checkpoints c
-    WHERE c.name = 'aggregates' AND c.version = %(version)s AND c.log = 'telemetry'
-"""
 _SERIES = """
     SELECT s.series_id, s.subject_id, s.measurand, s.phase, t.expected_interval_s
     FROM series s LEFT JOIN {sensors} t ON t.sensor_id = s.subject_id
@@ -67,41 +62,43 @@ _FILTERS = {
 class PostgresStats:
     """The aggregates in PostgreSQL."""
 
-    def __init__(self, pool: Pool, version: int = 1) -> None:
-        self._pool = pool
-        self._version = version
-        self._texts: dict[tuple[str, ...], _Texts] = {}
+    def __init__(self, pool: Pool) -> None:
+        self._answering = AnsweringVersion(pool, "aggregates")
+        self._texts: dict[tuple[int, tuple[str, ...]], _Texts] = {}
 
-    def _texts_for(self, filters: tuple[str, ...]) -> "_Texts":
-        if filters not in self._texts:
+    def _texts_for(self, version: int, filters: tuple[str, ...]) -> "_Texts":
+        if (version, filters) not in self._texts:
             chosen = [sql.SQL("s.subject = 'sensor'"), *(_FILTERS[name] for name in filters)]
             names = {
-                **rollup_tables(self._version),
+                **rollup_tables(version),
                 "chosen": sql.SQL(" AND ").join(chosen),
                 "packed": sql.SQL(PACKED_ROW),
-                "position": sql.SQL(_POSITION),
+                "position": sql.SQL(POSITION),
             }
-            self._texts[filters] = _Texts(*(sql.SQL(text).format(**names) for text in (_SERIES, _ROLLUPS, _READINGS)))
-        return self._texts[filters]
+            texts = _Texts(*(sql.SQL(text).format(**names) for text in (_SERIES, _ROLLUPS, _READINGS)))
+            self._texts[version, filters] = texts
+        return self._texts[version, filters]
 
     async def read(self, wanted: Wanted) -> Snapshot:
-        filters: dict[str, Any] = {name: value for name in _FILTERS if (value := getattr(wanted, name)) is not None}
-        texts = self._texts_for(tuple(filters))
-        filters["version"] = self._version
+        chosen = {name: value for name in _FILTERS if (value := getattr(wanted, name)) is not None}
         coarse = [span for span in wanted.spans if span.level != READINGS_LEVEL]
         fine = [span for span in wanted.spans if span.level == READINGS_LEVEL]
 
-        async def then(connection: Connection) -> Snapshot:
+        async def then(connection: Connection, version: int, texts: _Texts, filters: dict[str, Any]) -> Snapshot:
             async with connection.transaction():
                 await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                at = await (await connection.execute(_POSITION, filters)).fetchone()
+                at = await (await connection.execute(POSITION, filters)).fetchone()
+                if at is None:
+                    raise NotAnswering
                 rows = await (await connection.execute(texts.series, filters)).fetchall()
                 names = {row[0]: SeriesName(row[1], row[2], row[3]) for row in rows}
-                return await snapshot_of_then(connection, self._version, wanted, 0 if at is None else at[0], names)
+                return await snapshot_of_then(connection, version, wanted, at[0], names)
 
-        async def unit(connection: Connection) -> Snapshot:
+        async def unit(connection: Connection, version: int) -> Snapshot:
+            texts = self._texts_for(version, tuple(chosen))
+            filters = {**chosen, "projection": "aggregates", "version": version, "log": "telemetry"}
             if wanted.as_of is not None:
-                return await then(connection)
+                return await then(connection, version, texts, filters)
             cursors = [connection.cursor(binary=True) for _ in range(4)]
             position, series, rollups, readings = cursors
             # One snapshot for all of them: rows and position belong together.
@@ -109,7 +106,7 @@ class PostgresStats:
                 await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
                 # Planning anew for every set of spans would cost more than the reading: there are 28 partitions.
                 await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
-                await position.execute(_POSITION, filters)
+                await position.execute(POSITION, filters)
                 await series.execute(texts.series, filters)
                 await rollups.execute(
                     texts.rollups,
@@ -127,18 +124,17 @@ class PostgresStats:
                     )
                 await connection.execute("COMMIT")
             at = await position.fetchone()
+            if at is None:
+                raise NotAnswering
             packed = await readings.fetchone() if fine else None
             return _snapshot(
-                0 if at is None else at[0],
+                at[0],
                 await series.fetchall(),
                 await rollups.fetchall(),
                 None if packed is None else packed[0],
             )
 
-        try:
-            return await run_safely(self._pool, unit)
-        except StoreUnavailable as error:
-            raise Unavailable(str(error)) from error
+        return await self._answering.ask(unit)
 
 
 class _Texts(NamedTuple):

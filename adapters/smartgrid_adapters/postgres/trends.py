@@ -6,23 +6,18 @@ from typing import Any, LiteralString
 import numpy as np
 from psycopg import sql
 
+from smartgrid_adapters.postgres.answering import POSITION, AnsweringVersion, NotAnswering
 from smartgrid_adapters.postgres.consumption import CUSTOMER, consumption_tables
 from smartgrid_adapters.postgres.past_trends import PostgresPastTrends
-from smartgrid_adapters.postgres.pool import Connection, Pool, run_safely
+from smartgrid_adapters.postgres.pool import Connection, Pool
 from smartgrid_adapters.postgres.series import PostgresSeries
-from smartgrid_commands.ports import StoreUnavailable
 from smartgrid_commands.sealing import Sealer
 from smartgrid_domain.maths.registers import Break
-from smartgrid_projections.ports import Unavailable
 from smartgrid_projections.queries.fine_trends import FineRows, Source, fine_rows, summed
 from smartgrid_projections.queries.trends import Holding, TrendsSnapshot, TrendsWanted
 from smartgrid_projections.read_models.consumption_tables import FIRST_US, FOREVER
 from smartgrid_projections.read_models.energy import counts
 
-_POSITION = """
-    SELECT c.position FROM projection_checkpoints c
-    WHERE c.name = 'consumption' AND c.version = %(version)s AND c.log = 'telemetry'
-"""
 _LINKS = """
     SELECT l.meter_id, l.since_us, l.until_us, m.expected_interval_s
     FROM {meter_links} l LEFT JOIN {consumption_meters} m USING (meter_id)
@@ -58,25 +53,21 @@ _ROW = np.dtype([("start", ">i8"), ("wh", ">i8"), ("estimated", ">i8"), ("readin
 class PostgresTrends:
     """Consumption in PostgreSQL."""
 
-    def __init__(self, pool: Pool, sealer: Sealer, version: int = 1) -> None:
-        self._pool = pool
+    def __init__(self, pool: Pool, sealer: Sealer) -> None:
+        self._answering = AnsweringVersion(pool, "consumption")
         self._sealer = sealer
-        self._version = version
         self._past = PostgresPastTrends(pool, sealer)
 
     async def read(self, wanted: TrendsWanted) -> TrendsSnapshot:
-        async def unit(connection: Connection) -> TrendsSnapshot:
+        async def unit(connection: Connection, version: int) -> TrendsSnapshot:
             async with connection.transaction():
                 await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
                 await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
-                return await _Reading(connection, self._sealer, self._version, wanted).read()
+                return await _Reading(connection, self._sealer, version, wanted).read()
 
-        try:
-            if wanted.as_of is not None:
-                return await self._past.read(wanted, self._version)
-            return await run_safely(self._pool, unit)
-        except StoreUnavailable as error:
-            raise Unavailable(str(error)) from error
+        if wanted.as_of is not None:
+            return await self._answering.tried(lambda version: self._past.read(wanted, version))
+        return await self._answering.ask(unit)
 
 
 class _Reading:
@@ -88,14 +79,18 @@ class _Reading:
         self._wanted = wanted
         customer_id = wanted.customer_id or wanted.only_customer
         self._values: dict[str, Any] = {
+            "projection": "consumption",
             "version": version,
+            "log": "telemetry",
             "meter_id": wanted.meter_id,
             "customer": None if customer_id is None else sealer.lookup(CUSTOMER, customer_id),
         }
 
     async def read(self) -> TrendsSnapshot:
-        found = await self._fetch(_POSITION)
-        position = int(found[0][0]) if found else 0
+        found = await self._fetch(POSITION)
+        if not found:
+            raise NotAnswering
+        position = int(found[0][0])
         holdings: dict[str, list[Holding]] = {}
         if self._values["customer"] is not None:
             for meter_id, *holding in await self._fetch(_LINKS):

@@ -81,7 +81,7 @@ def _progress(one: Standing, heads: Mapping[str, int], now: datetime) -> Progres
     return Progress(
         name=one.name,
         version=one.version,
-        state="stopped" if one.last_error is not None else "active",
+        state="stopped" if one.last_error is not None else "paused" if one.paused else "active",
         position=dict(one.positions),
         head={log: heads[log] for log in one.positions},
         lag_events=lag,

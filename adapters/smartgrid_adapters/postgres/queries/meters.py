@@ -28,7 +28,7 @@ FROM (
         AND (%(register)s::text IS NULL OR s.measurand = %(register)s)
         AND (%(meter_id)s::text IS NULL OR s.subject_id = %(meter_id)s)
         AND (%(customer)s::bytea IS NULL OR s.subject_id IN (
-            SELECT l.meter_id FROM meter_links_v1 l WHERE l.customer = %(customer)s
+            SELECT l.meter_id FROM meter_links l WHERE l.customer = %(customer)s
         ))
 ) s
 CROSS JOIN LATERAL (
