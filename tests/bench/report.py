@@ -35,6 +35,7 @@ def machine(postgres: str) -> dict[str, str]:
         "python": platform.python_version(),
         "postgresql": postgres,
         "packages": versions,
+        "load": f"{os.getloadavg()[2]:.1f} processes wanted a processor in the 15 minutes before",
     }
 
 
