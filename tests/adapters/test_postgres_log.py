@@ -125,6 +125,19 @@ async def test_no_commit_is_recorded_at_or_before_the_fence(database: str, conn:
     assert first[3] == second[3] == fence + timedelta(microseconds=1)
 
 
+async def test_a_clock_that_was_set_back_does_not_make_times_decrease(
+    database: str, conn: AsyncConnection[Any]
+) -> None:
+    async with await AsyncConnection.connect(database, autocommit=True) as owner:
+        await owner.execute("UPDATE log_fences SET fence = now() + interval '1 hour'")
+        before = await append(conn)
+        await owner.execute("UPDATE log_fences SET fence = '-infinity'")
+
+    after = await append(conn)
+
+    assert after[3] == before[3]
+
+
 async def test_rows_that_leave_a_gap_are_refused(conn: AsyncConnection[Any]) -> None:
     await append(conn, 2)
 

@@ -16,6 +16,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
+
 from smartgrid_adapters.postgres.arrays import BigintArray, BytesArray, EventRow, TextArray
 from smartgrid_adapters.postgres.effects import carry_out
 from smartgrid_adapters.postgres.log_writer import Begun, Commit, LogWriter, copy_events, look_up, versions_of
@@ -251,7 +253,9 @@ async def _write_unit(conn: Connection, log: str, unit: _Unit) -> None:
 async def _write_rows(conn: Connection, begun: Begun, rows: Sequence[EventRow]) -> Commit:
     if len(rows) < COPY_ROWS:
         cursor = await conn.execute(_APPEND, (begun.log, begun.commit_id, *_arrays(rows)), prepare=True)
-        _, first, last, recorded_at, _ = (await cursor.fetchall())[0]
+        status, first, last, recorded_at, stream = (await cursor.fetchall())[0]
+        if status != "appended":
+            raise psycopg.IntegrityError(f"{stream} was at its version under the lock, and is not any more")
     else:
         await copy_events(conn, begun, rows)
         cursor = await conn.execute("SELECT * FROM log_finish(%s, %s, %s)", (begun.log, begun.commit_id, begun.base))
