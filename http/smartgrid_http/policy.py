@@ -71,6 +71,8 @@ POLICY: dict[tuple[str, str], Access] = {
     ("GET", "/metrics"): Access(least="loopback", service="gateway"),
     ("GET", "/api/test"): _public(),
     ("GET", "/api/v1/openapi.json"): _public(),
+    ("GET", "/api/v1/schemas"): Access(least="viewer", service="gateway"),
+    ("GET", "/api/v1/schemas/{event_name}"): Access(least="viewer", service="gateway"),
     # ingestion
     ("POST", "/api/v1/ingest/sensor"): Access(least="operator", device=True, service="ingestion", body="json"),
     ("POST", "/api/v1/ingest/meter"): Access(least="operator", device=True, service="ingestion", body="json"),

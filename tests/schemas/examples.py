@@ -4,18 +4,15 @@ Examples of every event, as they are stored; ``python tests/schemas/examples.py`
 What is written never changes again: a new example is a new name here, and a new shape a new version of its event.
 """
 
-import hashlib
-import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
-import msgspec
 import numpy as np
 
 from smartgrid_adapters.postgres.codec import encode
 from smartgrid_domain.maths.columns import pack_meter_readings, pack_readings, rows_of
+from smartgrid_ops.schema_files import freeze, record_checksums
 from smartgrid_schemas.event import Event, Sealed
 from smartgrid_schemas.identity import PasswordChanged, SessionEnded, SessionStarted, UserChanged, UserRegistered
 from smartgrid_schemas.metering import (
@@ -26,7 +23,7 @@ from smartgrid_schemas.metering import (
     MeterReset,
     RegisterKey,
 )
-from smartgrid_schemas.registry import EVENT_OF, name_of
+from smartgrid_schemas.registry import name_of
 from smartgrid_schemas.telemetry import (
     Corrects,
     Location,
@@ -37,9 +34,6 @@ from smartgrid_schemas.telemetry import (
 )
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
-GOLDEN = SCHEMAS / "golden"
-FROZEN = SCHEMAS / "frozen"
-CHECKSUMS = GOLDEN / "checksums.txt"
 
 _AT = datetime(2026, 3, 29, 0, 59, 59, 999999, tzinfo=UTC)
 _MICROS = 1_774_745_999_999_999
@@ -166,33 +160,16 @@ EXAMPLES: dict[str, list[Event]] = {
 """Name of the example → the events that have one of this name."""
 
 
-def schema_of(kind: type[Event]) -> dict[str, Any]:
-    """Return the JSON Schema of *kind* without its prose."""
-    text = json.dumps(msgspec.json.schema(kind))
-    schema: dict[str, Any] = json.loads(text, object_hook=_without_prose)
-    return schema
-
-
-def _without_prose(part: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in part.items() if key != "description"}
-
-
 def main() -> None:
     """Write what is missing."""
-    checksums = CHECKSUMS.read_text(encoding="utf-8") if CHECKSUMS.exists() else ""
     for example, events in EXAMPLES.items():
         for event in events:
-            path = GOLDEN / name_of(event) / f"{example}.msgpack"
+            path = SCHEMAS / "golden" / name_of(event) / f"{example}.msgpack"
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(encode(event))
-                checksums += f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(GOLDEN)}\n"
-    CHECKSUMS.write_text(checksums, encoding="utf-8")
-    FROZEN.mkdir(exist_ok=True)
-    for name, kind in EVENT_OF.items():
-        path = FROZEN / f"{name}.json"
-        if not path.exists():
-            path.write_text(json.dumps(schema_of(kind), indent=1) + "\n", encoding="utf-8")
+    record_checksums(SCHEMAS / "golden")
+    freeze(SCHEMAS)
 
 
 if __name__ == "__main__":

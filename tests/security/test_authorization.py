@@ -19,6 +19,8 @@ GET  /health/ready                              ++++++
 GET  /metrics                                   ++++++
 GET  /api/test                                  ++++++
 GET  /api/v1/openapi.json                       ++++++
+GET  /api/v1/schemas                            1++++3
+GET  /api/v1/schemas/{event_name}               1++++3
 POST /api/v1/ingest/sensor                      133+++
 POST /api/v1/ingest/meter                       133+++
 POST /api/v1/ingest/batch                       133+++

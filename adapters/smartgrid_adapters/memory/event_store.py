@@ -7,13 +7,13 @@ from uuid import UUID, uuid4
 
 from msgspec import Struct
 
-from smartgrid_adapters.postgres.codec import UndecodableEvent, decode, encode
+from smartgrid_adapters.postgres.codec import CODEC, Codec, UndecodableEvent, encode
 from smartgrid_commands.ports import ANY_VERSION, Appended, Effect, StreamWrite, WrongExpectedVersion
 from smartgrid_commands.sealing import Sealer
 from smartgrid_schemas.envelope import LOGS, Metadata, Recorded, event_id_of
 from smartgrid_schemas.event import Event
 from smartgrid_schemas.privacy import personal_fields
-from smartgrid_schemas.registry import REGISTRY, name_of
+from smartgrid_schemas.registry import name_of
 
 
 class _Row(Struct, frozen=True):
@@ -45,6 +45,7 @@ class MemoryEventStore:
         now: The clock.
         carry_out: Gets the effects of an append right before it is stored; writes all or none of them, and raises
             ``EffectRefused`` to refuse the append.
+        codec: Reads events.
     """
 
     def __init__(
@@ -53,7 +54,9 @@ class MemoryEventStore:
         sealer: Sealer | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         carry_out: Callable[[Sequence[Effect]], None] | None = None,
+        codec: Codec = CODEC,
     ) -> None:
+        self._codec = codec
         self._sealer = sealer
         self._now = now
         self._carry_out = carry_out
@@ -128,12 +131,12 @@ class MemoryEventStore:
 
     async def read_stream(self, log: str, stream: str, *, after: int = 0) -> list[Recorded[Event]]:
         rows = self._logs[log].rows
-        return _recorded(log, [row for row in rows if row.stream == stream and row.version > after])
+        return _recorded(self._codec, log, [row for row in rows if row.stream == stream and row.version > after])
 
     async def read_log(
         self, log: str, *, after: int = 0, limit: int = 1000, up_to: int | None = None
     ) -> list[Recorded[Event]]:
-        return _recorded(log, self._logs[log].rows[after:up_to][:limit])
+        return _recorded(self._codec, log, self._logs[log].rows[after:up_to][:limit])
 
     async def head(self, log: str) -> int:
         return len(self._logs[log].rows)
@@ -175,11 +178,11 @@ def _wake(there: _Log) -> None:
             future.set_result(None)
 
 
-def _recorded(log: str, rows: Sequence[_Row]) -> list[Recorded[Event]]:
+def _recorded(codec: Codec, log: str, rows: Sequence[_Row]) -> list[Recorded[Event]]:
     events: list[Recorded[Event]] = []
     for row in rows:
         try:
-            event = decode(row.name, row.state)
+            event = codec.decode(row.name, row.state)
         except UndecodableEvent as error:
             if events:
                 break
@@ -194,7 +197,7 @@ def _recorded(log: str, rows: Sequence[_Row]) -> list[Recorded[Event]]:
                 recorded_at=row.recorded_at,
                 metadata=row.metadata,
                 event=event,
-                stored_as=row.name if row.name in REGISTRY.older else "",
+                stored_as=codec.stored_as(row.name),
             )
         )
     return events

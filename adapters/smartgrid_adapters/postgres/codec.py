@@ -84,6 +84,10 @@ class Codec:
             raise DamagedEvent(name, str(error)) from error
         return _upcast(name, event, steps) if steps else event
 
+    def stored_as(self, name: str) -> str:
+        """Return *name* if it is that of an older shape, else nothing; for ``Recorded.stored_as``."""
+        return name if name in self._registry.older else ""
+
     def _form_of(self, name: str) -> _Form:
         if name not in self._registry.events:
             raise UnknownEvent(name, "no event has this name")
@@ -107,8 +111,9 @@ def encode(event: Event) -> bytes:
     return _ENCODER.encode(event)
 
 
-decode = Codec(REGISTRY).decode
-"""Read the events of this product."""
+CODEC = Codec(REGISTRY)
+"""Reads the events of this product."""
+decode = CODEC.decode
 
 
 def encode_metadata(metadata: Metadata) -> bytes | None:

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 from psycopg import sql
 
 from smartgrid_adapters.postgres.arrays import EventRow
-from smartgrid_adapters.postgres.codec import UndecodableEvent, decode, decode_metadata, encode, encode_metadata
+from smartgrid_adapters.postgres.codec import CODEC, Codec, UndecodableEvent, decode_metadata, encode, encode_metadata
 from smartgrid_adapters.postgres.group_commit import GroupCommit
 from smartgrid_adapters.postgres.log_writer import LogWriter
 from smartgrid_adapters.postgres.pool import Connection, Pool, run_safely
@@ -18,7 +18,7 @@ from smartgrid_commands.sealing import Sealer
 from smartgrid_schemas.envelope import LOGS, Recorded, event_id_of
 from smartgrid_schemas.event import Event
 from smartgrid_schemas.privacy import personal_fields
-from smartgrid_schemas.registry import REGISTRY, name_of
+from smartgrid_schemas.registry import name_of
 
 _LAST = 2**63 - 1
 
@@ -55,6 +55,7 @@ class PostgresEventStore:
     Args:
         pool: Its connections; besides, it keeps one per log that is written, and one that listens.
         sealer: Seals personal fields; without one, events that have some are refused.
+        codec: Reads events.
 
     Attributes:
         pool: The pool.
@@ -62,8 +63,9 @@ class PostgresEventStore:
         tail: How far the logs are.
     """
 
-    def __init__(self, pool: Pool, *, sealer: Sealer | None = None) -> None:
+    def __init__(self, pool: Pool, *, sealer: Sealer | None = None, codec: Codec = CODEC) -> None:
         self.pool = pool
+        self._codec = codec
         self._sealer = sealer
         self.tail = LogTail(pool)
         self.writer = LogWriter(pool, announce=self.tail.announce)
@@ -149,7 +151,7 @@ class PostgresEventStore:
         events: list[Recorded[Event]] = []
         for row in rows:
             try:
-                events.append(_recorded(log, *row))
+                events.append(_recorded(self._codec, log, *row))
             except UndecodableEvent as error:
                 if events:
                     break  # those before it first; the next read starts at the damage
@@ -158,6 +160,7 @@ class PostgresEventStore:
 
 
 def _recorded(  # noqa: PLR0913, PLR0917  # the columns, in order
+    codec: Codec,
     log: str,
     position: int,
     stream: str,
@@ -177,6 +180,6 @@ def _recorded(  # noqa: PLR0913, PLR0917  # the columns, in order
         event_id=event_id_of(stream, commit_id, position - before - 1),
         recorded_at=recorded_at,
         metadata=decode_metadata(topic, metadata),
-        event=decode(topic, state),
-        stored_as=topic if topic in REGISTRY.older else "",
+        event=codec.decode(topic, state),
+        stored_as=codec.stored_as(topic),
     )

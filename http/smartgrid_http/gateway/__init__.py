@@ -4,7 +4,19 @@ from collections.abc import Mapping
 
 from litestar.handlers import HTTPRouteHandler
 
-from smartgrid_http import admin, analytics, ingestion, metering, meters, probes, readings, receipts, sensors, users
+from smartgrid_http import (
+    admin,
+    analytics,
+    ingestion,
+    metering,
+    meters,
+    probes,
+    readings,
+    receipts,
+    schemas,
+    sensors,
+    users,
+)
 from smartgrid_http.describe import Described
 from smartgrid_http.hot import ingest
 from smartgrid_http.hot.consumption import Consumption
@@ -14,7 +26,7 @@ from smartgrid_http.services import Services, present
 
 def litestar_handlers() -> list[HTTPRouteHandler]:
     """Return the handlers behind Litestar."""
-    modules = (admin, analytics, ingestion, metering, meters, probes, readings, receipts, sensors, users)
+    modules = (admin, analytics, ingestion, metering, meters, probes, readings, receipts, schemas, sensors, users)
     return [handler for module in modules for handler in module.handlers]
 
 
