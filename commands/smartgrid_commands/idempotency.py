@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 
 from msgspec import Struct
 
-from smartgrid_commands.reading_flush import Lease
+from smartgrid_commands.reading_calls import Lease
 
 LEASE_S = 30
 """A request that died without an answer holds its key this long [s]."""

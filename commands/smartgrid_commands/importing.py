@@ -17,7 +17,7 @@ from msgspec import Struct, field
 from smartgrid_commands.idempotency import IdempotencyKeys, Kept
 from smartgrid_commands.ingestion import Ingestion, ItemError, Outcome, Prepared, Sender, decode_outcome
 from smartgrid_commands.ports import Ids, OutcomeUnknown, StoreUnavailable
-from smartgrid_commands.reading_flush import LeaseLost
+from smartgrid_commands.reading_calls import LeaseLost
 from smartgrid_domain.errors import Conflict, Invalid, Rejected
 
 Mode = Literal["partial", "atomic"]

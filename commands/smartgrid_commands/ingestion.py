@@ -10,24 +10,33 @@ import numpy as np
 from msgspec import UNSET, Struct, UnsetType, field
 
 from smartgrid_commands.ports import Clock
-from smartgrid_commands.reading_flush import (
+from smartgrid_commands.reading_calls import (
     ACCEPTED,
     CONFLICT,
     CORRECTION_CONFLICT,
     DUPLICATE,
     NO_PLACE,
     NOT_FOUND,
+    NOT_STORED,
     PENDING,
     Call,
     Lease,
+    Many,
+    One,
+    Stored,
 )
-from smartgrid_commands.reading_rows import Bad, Owner, Rows, Subject, joined, rows_of_one
-from smartgrid_domain.errors import Conflict, Finding, Forbidden, Invalid, NotFound
+from smartgrid_commands.reading_items import Bad, Sender, one_of
+from smartgrid_commands.reading_rows import Rows, Source, joined
+from smartgrid_domain.errors import Conflict, Finding, Forbidden, Invalid, NotFound, Rejected
 from smartgrid_domain.maths.quantities import float_of
 from smartgrid_domain.readings import AHEAD_US, Item
 
+__all__ = ["Ingestion", "ItemError", "Outcome", "Prepared", "ReadingStore", "Sender"]
+
 LOG: Final = "telemetry"
 MOST_ERRORS: Final = 1_000
+FOREIGN: Final = "This key may not write readings of that sensor or meter"
+NO_OPERATOR: Final = "Only an operator may correct readings"
 _KILO: Final = 3
 _MICROS: Final = 1_000_000
 
@@ -59,23 +68,6 @@ class ReadingStore(Protocol):
     async def recorded_at(self, position: int) -> datetime:
         """Return when the event at *position* was recorded."""
         ...
-
-
-class Sender(Struct, frozen=True, kw_only=True):
-    """
-    Who sends readings.
-
-    Attributes:
-        actor: Name in the metadata of events.
-        correlation_id: Id of the request.
-        operator: Whether it may correct readings.
-        may_write: Whether a sensor or meter is its own; None for all.
-    """
-
-    actor: str
-    correlation_id: str
-    operator: bool
-    may_write: Callable[[Owner], bool] | None = None
 
 
 class ItemError(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -167,25 +159,6 @@ class Prepared(Struct, kw_only=True):
             self.errors[index] = ItemError(index=index, code="validation_failed", message=message, errors=findings)
 
 
-class Receipt(Struct, frozen=True, kw_only=True):
-    """
-    What a single reading is answered with.
-
-    Attributes:
-        subject: ``sensor`` or ``meter``.
-        event_id: Id of the reading.
-        position: Place of its event in the log.
-        recorded_at: When it was stored.
-        duplicate: Whether it was stored before.
-    """
-
-    subject: Subject
-    event_id: UUID
-    position: int
-    recorded_at: datetime
-    duplicate: bool
-
-
 class Ingestion:
     """
     Records readings.
@@ -223,17 +196,23 @@ class Ingestion:
             OutcomeUnknown: Repeat it with the same key.
         """
         now_us = self.now_us()
-        rows = rows_of_one(item, now_us, now_us + AHEAD_US)
-        if not isinstance(rows, Rows):
+        call = one_of(item, now_us, now_us + AHEAD_US)
+        if not isinstance(call, One):
             self._tell("rejected", 1)
-            raise Invalid("validation_failed", rows[0].message, findings=rows)
-        if sender.may_write is not None and not sender.may_write(rows.sources[0].owner):
+            raise Invalid("validation_failed", call[0].message, findings=call)
+        if sender.may_write is not None and not sender.may_write(call.source.owner):
             self._tell("rejected", 1)
-            raise Forbidden("sensor_out_of_scope", "This key may not write readings of that sensor or meter")
-        if rows.corrects and not sender.operator:
+            raise Forbidden("sensor_out_of_scope", FOREIGN)
+        if call.corrects is not None and not sender.operator:
             self._tell("rejected", 1)
-            raise Forbidden("forbidden", "Only an operator may correct readings")
-        return await self._record(Prepared(items=1), rows, sender, atomic=False, verdicts=True, lease=lease)
+            raise Forbidden("forbidden", NO_OPERATOR)
+        call.actor, call.correlation_id = sender.actor, sender.correlation_id
+        if lease is not None:
+            call.lease, call.answer = lease, lambda: encode_outcome(outcome_of_one(call))
+        await self._store.record(call)
+        outcome = outcome_of_one(call)
+        self._finish(outcome, call)
+        return outcome
 
     async def record_many(
         self, prepared: Prepared, sender: Sender, *, atomic: bool, verdicts: bool, lease: Lease | None = None
@@ -255,37 +234,32 @@ class Ingestion:
         """
         for rows in prepared.parts:
             _check_sender(rows, sender, prepared.errors)
-        parts = [_without(rows, prepared.errors) for rows in prepared.parts]
-        rows = joined(parts)
-        return await self._record(prepared, rows, sender, atomic=atomic, verdicts=verdicts, lease=lease)
-
-    async def recorded_at(self, position: int) -> datetime:
-        """Return when the event at *position* was recorded."""
-        return await self._store.recorded_at(position)
-
-    async def _record(  # noqa: PLR0913  # those of the caller
-        self, prepared: Prepared, rows: Rows, sender: Sender, *, atomic: bool, verdicts: bool, lease: Lease | None
-    ) -> Outcome:
-        call = Call(
-            rows=rows,
+        call = Many(
+            columns=joined([_without(rows, prepared.errors) for rows in prepared.parts]),
             atomic=atomic,
             doomed=atomic and bool(prepared.errors),
             actor=sender.actor,
             correlation_id=sender.correlation_id,
-            lease=lease,
-            answer=None
-            if lease is None
-            else lambda call: encode_outcome(outcome_of(call, prepared, verdicts=verdicts)),
         )
-        if len(rows) or lease is not None:
+        if lease is not None:
+            call.lease = lease
+            call.answer = lambda: encode_outcome(outcome_of(call, prepared, verdicts=verdicts))
+        if call.rows or lease is not None:
             await self._store.record(call)
         outcome = outcome_of(call, prepared, verdicts=verdicts)
+        self._finish(outcome, call)
+        return outcome
+
+    def _finish(self, outcome: Outcome, call: Call) -> None:
         if outcome.stored:
             outcome.first_position, outcome.recorded_at = call.first_position, call.recorded_at
         self._tell("accepted", outcome.accepted if outcome.stored else 0)
         self._tell("duplicate", outcome.duplicates)
         self._tell("rejected", outcome.rejected)
-        return outcome
+
+    async def recorded_at(self, position: int) -> datetime:
+        """Return when the event at *position* was recorded."""
+        return await self._store.recorded_at(position)
 
     def _tell(self, verdict: Verdict, number: int) -> None:
         if self._count is not None and number:
@@ -300,14 +274,13 @@ def _check_sender(rows: Rows, sender: Sender, errors: dict[int, ItemError]) -> N
                 errors[index] = ItemError(
                     index=index,
                     code="sensor_out_of_scope",
-                    message="This key may not write readings of that sensor or meter",
+                    message=FOREIGN,
                 )
     if not sender.operator:
         for row in rows.corrects:
             index = int(rows.item[row])
             if index not in errors:
-                message = "Only an operator may correct readings"
-                errors[index] = ItemError(index=index, code="forbidden", message=message)
+                errors[index] = ItemError(index=index, code="forbidden", message=NO_OPERATOR)
 
 
 def _without(rows: Rows, errors: dict[int, ItemError]) -> Rows:
@@ -317,94 +290,92 @@ def _without(rows: Rows, errors: dict[int, ItemError]) -> Rows:
     return rows.picked(np.flatnonzero(~bad)) if bad.any() else rows
 
 
-def outcome_of(call: Call, prepared: Prepared, *, verdicts: bool) -> Outcome:
-    """Return what became of *call*, positions relative to its commit."""
-    rows, state = call.rows, call.state
+def outcome_of_one(call: One) -> Outcome:
+    """Return what became of a single reading, positions relative to its commit."""
+    outcome = Outcome(
+        items=1,
+        accepted=int(call.state == ACCEPTED),
+        duplicates=int(call.state == DUPLICATE),
+        stored=call.state == ACCEPTED,
+        first=call.event,
+        last=call.event,
+        states=bytes((call.state,)),
+        event_ids=call.event_id,
+        measured_at_us=call.measured_at,
+    )
+    if call.state == DUPLICATE and call.found is not None:
+        outcome.repeats = call.found.position
+    elif call.state != ACCEPTED:
+        outcome.errors.append(_error_of(0, call.state, call.source, call.found))
+    return outcome
+
+
+def outcome_of(call: Many, prepared: Prepared, *, verdicts: bool) -> Outcome:
+    """Return what became of a batch, positions relative to its commit."""
+    columns, state = call.columns, call.state
     errors = dict(prepared.errors)
-    refused = call.refused
     for row in np.flatnonzero(state > DUPLICATE).tolist():
-        error = _error_of(call, row)
-        errors[error.index] = error
+        index = int(columns.item[row])
+        errors[index] = _error_of(index, int(state[row]), columns.sources[columns.source_of[row]], _held(call, row))
     duplicates = int((state == DUPLICATE).sum())
-    held = call.event[state == ACCEPTED]
+    events = call.event[state == ACCEPTED]
     outcome = Outcome(
         items=prepared.items,
         accepted=prepared.items - duplicates - len(errors),
         duplicates=duplicates,
-        stored=bool(len(held)),
-        first=int(held.min()) if len(held) else -1,
-        last=int(held.max()) if len(held) else -1,
+        stored=bool(len(events)),
+        first=int(events.min()) if len(events) else NOT_STORED,
+        last=int(events.max()) if len(events) else NOT_STORED,
         errors=[errors[index] for index in sorted(errors)],
     )
-    if verdicts and not refused:
+    if verdicts and not call.refused:
         states = np.full(prepared.items, CONFLICT, np.uint8)
-        states[rows.item] = state
+        states[columns.item] = state
         ids = np.zeros((prepared.items, 16), np.uint8)
-        ids[rows.item] = _told_ids(call)
+        told = state <= DUPLICATE
+        ids[columns.item[told]] = call.ids[told]
         outcome.states, outcome.event_ids = states.tobytes(), ids.tobytes()
-    if prepared.items == 1 and len(rows):
-        outcome.measured_at_us = int(rows.measured_at[0])
-        outcome.repeats = call.found[0].position if duplicates else 0
     return outcome
 
 
-def _told_ids(call: Call) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
-    ids = call.ids.copy()
-    ids[call.state > DUPLICATE] = 0
-    return ids
-
-
-def _error_of(call: Call, row: int) -> ItemError:
-    rows, state = call.rows, int(call.state[row])
-    index = int(rows.item[row])
-    source = rows.sources[rows.source_of[row]]
-    match state:
-        case _ if state == CONFLICT:
-            message = "Another value is recorded for this time; send corrects and reason to replace it"
-            event_id, value = _existing(call, row)
-            return ItemError(
-                index=index,
-                code="reading_conflict",
-                message=message,
-                existing_event_id=event_id,
-                existing_value=value,
-            )
-        case _ if state == CORRECTION_CONFLICT:
-            message = "corrects names the newest reading of the same natural key; read it again"
-            event_id, value = _existing(call, row)
-            return ItemError(
-                index=index,
-                code="correction_conflict",
-                message=message,
-                existing_event_id=event_id,
-                existing_value=value,
-            )
-        case _ if state == NOT_FOUND:
-            return ItemError(index=index, code="not_found", message="corrects names no recorded reading")
-        case _ if state == NO_PLACE:
-            name = "location" if source.subject == "sensor" else "customer_id"
-            message = f"Missing required field: {name}"
-            finding = Finding(f"/{name}", "missing_field", message)
-            return ItemError(index=index, code="validation_failed", message=message, errors=[finding])
-        case _:
-            raise AssertionError(state)
-
-
-def _existing(call: Call, row: int) -> tuple[str | UnsetType, float | UnsetType]:
-    """Return id and value of the reading that has the key of *row*."""
-    source = call.rows.sources[call.rows.source_of[row]]
-    kilo = _KILO if source.subject == "meter" else 0
-    stored = call.found.get(row)
-    if stored is not None:
-        return str(UUID(bytes=stored.event_id)), float_of(stored.mantissa, stored.exponent - kilo)
+def _held(call: Many, row: int) -> Stored | None:
+    """Return what has the key of *row*: in the register, or earlier in the same batch."""
     if row in call.twin:
         first = call.twin[row]
-        value = float_of(int(call.rows.mantissa[first]), int(call.exponent[first]) - kilo)
-        return str(UUID(bytes=call.ids[first].tobytes())), value
-    return UNSET, UNSET
+        return Stored(0, *call.value(first), call.ids[first].tobytes(), 0)
+    return call.found.get(row)
 
 
-def rejection_of(error: ItemError) -> Exception:
+def _error_of(index: int, state: int, source: Source, held: Stored | None) -> ItemError:
+    event_id: str | UnsetType = UNSET
+    value: float | UnsetType = UNSET
+    if held is not None:
+        event_id = str(UUID(bytes=held.event_id))
+        value = float_of(held.mantissa, held.exponent - (_KILO if source.subject == "meter" else 0))
+    if state == NO_PLACE:
+        name = "location" if source.subject == "sensor" else "customer_id"
+        message = f"Missing required field: {name}"
+        finding = Finding(f"/{name}", "missing_field", message)
+        return ItemError(index=index, code="validation_failed", message=message, errors=[finding])
+    if state == NOT_FOUND:
+        return ItemError(index=index, code="not_found", message="corrects names no recorded reading")
+    code, message = _CONFLICTS[state]
+    return ItemError(index=index, code=code, message=message, existing_event_id=event_id, existing_value=value)
+
+
+_CONFLICTS: Final = {
+    CONFLICT: (
+        "reading_conflict",
+        "Another value is recorded for this time; send corrects and reason to replace it",
+    ),
+    CORRECTION_CONFLICT: (
+        "correction_conflict",
+        "corrects names the newest reading of the same natural key; read it again",
+    ),
+}
+
+
+def rejection_of(error: ItemError) -> Rejected:
     """Return what a single request raises for *error*."""
     extra: dict[str, object] = {}
     if error.existing_event_id is not UNSET:

@@ -1,266 +1,58 @@
 """
-What one flush of readings stores: judged against the register, packed into events.
+What one flush of readings stores.
 
-The stores run it: look up what collides, :func:`judge`, :func:`plan`, write everything in one commit. Whether a key is
-taken is decided by a unique index (or a dict) at the write; a collision there stores nothing and the flush is judged
-and planned again.
+The stores run it: look up what collides and let the calls judge it, :func:`plan`, write everything in one commit.
+Whether a key is taken is decided by a unique index (or a dict) at the write; a collision there stores nothing, and the
+flush is judged and planned again.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Final, NamedTuple
-from uuid import UUID
+from typing import Any, NamedTuple
 
 import numpy as np
-from msgspec import Struct
 from numpy.typing import NDArray
 
-from smartgrid_commands.reading_rows import (
-    NO_PHASE,
-    Ids,
-    Owner,
-    Rows,
-    Source,
-    correction_id,
-    reading_ids,
+from smartgrid_commands.reading_calls import (
+    ACCEPTED,
+    CONFLICT,
+    CORRECTION_CONFLICT,
+    DUPLICATE,
+    PENDING,
+    Call,
+    Many,
+    One,
 )
-from smartgrid_domain.maths.columns import MOST_ROWS, pack_meter_readings, pack_readings, rows_of
-from smartgrid_domain.maths.quantities import Exponents, Ints
+from smartgrid_commands.reading_packing import Origin, Packer, PlannedEvent, ranges
+from smartgrid_commands.reading_rows import Ids, Owner, Source
+from smartgrid_domain.maths.quantities import Exponents, Flags, Ints
 from smartgrid_schemas.envelope import Metadata
 from smartgrid_schemas.event import Event
-from smartgrid_schemas.metering import MeterRegistered, RegisterKey
-from smartgrid_schemas.telemetry import Corrects, Location, SensorRegistered, SeriesKey
-
-PENDING, ACCEPTED, DUPLICATE, CONFLICT, NOT_FOUND, CORRECTION_CONFLICT, NO_PLACE = range(7)
-"""What is decided of a row; up to :data:`DUPLICATE` it is no reason to refuse a batch."""
-
-MOST_EVENT_BYTES: Final = 480_000
-"""Rows of one event are estimated to stay below this [bytes]; the limit is 512 KiB."""
-
-_ROW_BYTES: Final = 40
-_MOST_KEYS: Final = 100_000
+from smartgrid_schemas.metering import MeterRegistered
+from smartgrid_schemas.telemetry import Location, SensorRegistered
 
 
-class Stored(NamedTuple):
+@dataclass(slots=True, kw_only=True)
+class Columns:
     """
-    A row of the register.
+    Undecided rows of several calls, as arrays of one length.
 
     Attributes:
-        revision: 0 as first recorded, corrections count up.
-        mantissa: The value is mantissa · 10**exponent in the canonical unit, normal.
-        exponent: Likewise.
-        quality: Code of ``QUALITIES``.
-        event_id: Id of the reading, 16 bytes.
-        position: Position of its event.
+        owner: Index of the call.
+        row: Row in that call.
+        series: Series id.
+        measured_at: [µs since 1970].
+        seq: Sequence number, -1 for none.
+        revision: Revision to write.
     """
 
-    revision: int
-    mantissa: int
-    exponent: int
-    quality: int
-    event_id: bytes
-    position: int
-
-
-class Lease(Struct, frozen=True, kw_only=True):
-    """
-    The right to answer a request with an ``Idempotency-Key``, until somebody takes it over.
-
-    Attributes:
-        principal: Who sent the key.
-        key_hash: SHA-256 of the key.
-        token: Tells this holder from a later one.
-    """
-
-    principal: str
-    key_hash: bytes
-    token: UUID
-
-
-class LeaseLost(Exception):
-    """Another process answers this request; nothing was stored for it here."""
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Call:
-    """
-    One caller's rows on their way into the log; the first block is given, the rest is filled in.
-
-    Attributes:
-        rows: What to store.
-        atomic: Whether one rejected row rejects all.
-        doomed: Whether nothing may be stored anyhow, and only the verdicts are wanted.
-        actor: Who asks.
-        correlation_id: Id of the request.
-        lease: Its right to answer, with :attr:`answer`.
-        answer: Makes what the record of the key keeps of this call.
-        series: Series id of each source.
-        unknown: Owners that were never seen before.
-        state: What is decided, by row.
-        ids: Event ids, by row.
-        revision: Revision to write, by row.
-        exponent: Exponent in the canonical unit, by row.
-        event: Index in the commit of the event that holds the row, -1 for none.
-        twin: Row → earlier row of the call with the same key.
-        found: Row → what the register holds.
-        first_position: Position of the commit's first event; 0 when there was no commit.
-        recorded_at: Time of the commit.
-    """
-
-    rows: Rows
-    atomic: bool = False
-    doomed: bool = False
-    actor: str | None = None
-    correlation_id: str | None = None
-    lease: Lease | None = None
-    answer: Callable[["Call"], bytes] | None = None
-
-    series: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
-    unknown: frozenset[Owner] = frozenset()
-    state: NDArray[np.int8] = field(init=False)
-    ids: Ids = field(init=False)
-    revision: Ints = field(init=False)
-    exponent: Exponents = field(init=False)
-    event: Ints = field(init=False)
-    twin: dict[int, int] = field(default_factory=dict[int, int])
-    found: dict[int, Stored] = field(default_factory=dict[int, Stored])
-    first_position: int = 0
-    recorded_at: Any = None
-
-    def __post_init__(self) -> None:
-        rows = self.rows
-        count = len(rows)
-        self.state = np.zeros(count, np.int8)
-        self.revision = np.zeros(count, np.int64)
-        self.event = np.full(count, -1, np.int64)
-        self.exponent = np.where(rows.mantissa == 0, 0, rows.exponent + rows.shifts()).astype(np.int16)
-        self.make_ids()
-
-    def make_ids(self) -> None:
-        """Make the event ids, after times changed."""
-        rows = self.rows
-        self.ids = reading_ids(rows.sources, rows.source_of, rows.measured_at, rows.seq)
-        for row, (replaced, _) in rows.corrects.items():
-            source = rows.sources[rows.source_of[row]]
-            made = correction_id(source, int(rows.measured_at[row]), int(rows.seq[row]), replaced)
-            self.ids[row] = np.frombuffer(made, np.uint8)
-
-    @property
-    def refused(self) -> bool:
-        """Whether nothing of this call may be stored."""
-        return self.doomed or (self.atomic and bool((self.state > DUPLICATE).any()))
-
-    def position_of(self, row: int) -> int:
-        """Return the position of the event that holds *row* or what it repeats; 0 for neither."""
-        row = self.twin.get(row, row)
-        if self.state[row] == ACCEPTED:
-            return self.first_position + int(self.event[row])
-        return self.found[row].position if row in self.found else 0
-
-    def forget(self) -> None:
-        """Take back what depends on the other calls of a flush that stored nothing."""
-        for row in self.twin:
-            self.state[row] = PENDING
-        self.twin.clear()
-        self.state[self.state == ACCEPTED] = PENDING
-        self.event[:] = -1
-
-
-class Receipts:
-    """Gives readings that came without a time the time of receipt, or the next free microsecond of their key."""
-
-    def __init__(self) -> None:
-        self._last: dict[tuple[int, int], int] = {}
-
-    def settle(self, call: Call) -> None:
-        """Move untimed rows of *call* behind those that were settled before; its series are known."""
-        rows = call.rows
-        if rows.untimed is None:
-            return
-        if len(self._last) > _MOST_KEYS:
-            self._last.clear()
-        moved = False
-        for row in np.flatnonzero(rows.untimed).tolist():
-            key = int(call.series[rows.source_of[row]]), int(rows.seq[row])
-            at = int(rows.measured_at[row])
-            last = self._last.get(key, -1)
-            if at <= last:
-                at = last + 1
-                rows.measured_at[row] = at
-                moved = True
-            self._last[key] = at
-        if moved:
-            call.make_ids()
-
-
-def want_places(call: Call) -> None:
-    """Reject the rows of unknown owners that come before one that tells where the owner is."""
-    rows = call.rows
-    for number, source in enumerate(rows.sources):
-        if source.owner in call.unknown:
-            of_source = np.flatnonzero(rows.source_of == number)
-            first, _ = rows.places.get(source.owner, (len(rows), ""))
-            call.state[of_source[of_source < first]] = NO_PLACE
-
-
-def judge(call: Call, found: Mapping[int, Sequence[Stored]], known_ids: Iterable[bytes]) -> None:
-    """
-    Decide the rows of *call* whose keys the register holds.
-
-    Args:
-        call: Its undecided rows are looked at.
-        found: Row → all revisions of its key, by ascending revision.
-        known_ids: Those ids that corrections of *call* replace and that exist.
-    """
-    rows = call.rows
-    moved = False
-    known = set(known_ids)
-    for row in rows.corrects:
-        if row not in found and call.state[row] == PENDING:
-            call.state[row] = CORRECTION_CONFLICT if rows.corrects[row][0] in known else NOT_FOUND
-    for row, revisions in found.items():
-        if call.state[row] != PENDING:
-            continue
-        if row in rows.corrects:
-            _judge_correction(call, row, revisions, known)
-        elif rows.untimed is not None and rows.untimed[row]:
-            rows.measured_at[row] += 1
-            moved = True
-        elif _repeats(call, row, revisions[0]):
-            call.state[row], call.found[row] = DUPLICATE, revisions[0]
-        else:
-            call.state[row], call.found[row] = CONFLICT, revisions[-1]
-    if moved:
-        call.make_ids()
-
-
-def _repeats(call: Call, row: int, stored: Stored) -> bool:
-    sent = (int(call.rows.mantissa[row]), int(call.exponent[row]), int(call.rows.quality[row]))
-    return sent == (stored.mantissa, stored.exponent, stored.quality)
-
-
-def _judge_correction(call: Call, row: int, revisions: Sequence[Stored], known: set[bytes]) -> None:
-    replaced, made = call.rows.corrects[row][0], call.ids[row].tobytes()
-    again = next((stored for stored in revisions if stored.event_id == made), None)
-    if again is not None:
-        call.found[row] = again
-        call.state[row] = DUPLICATE if _repeats(call, row, again) else CORRECTION_CONFLICT
-    elif revisions[-1].event_id == replaced:
-        call.revision[row] = revisions[-1].revision + 1
-    elif replaced in known or any(stored.event_id == replaced for stored in revisions):
-        call.state[row], call.found[row] = CORRECTION_CONFLICT, revisions[-1]
-    else:
-        call.state[row] = NOT_FOUND
-
-
-class PlannedEvent(NamedTuple):
-    """One event of a commit: its stream, body and cause; *first* when its stream begins with it."""
-
-    stream: str
-    event: Event
-    metadata: Metadata
-    first: bool
+    owner: Ints
+    row: Ints
+    series: Ints
+    measured_at: Ints
+    seq: Ints
+    revision: Ints
 
 
 @dataclass(slots=True, kw_only=True)
@@ -305,105 +97,147 @@ def plan(calls: Sequence[Call]) -> Plan:
 
     Guarantees:
         * A call is all or nothing where it is atomic; rows of one event share shard and kind.
-        * No two rows have one key, and no row one of a deferred call's earlier neighbour.
+        * No two rows have one key; a call that brings a key of an earlier one waits.
     """
     for call in calls:
         call.forget()
-        _settle_within(call)
+        if isinstance(call, Many):
+            _settle_within(call)
     going = list(calls)
     deferred: list[Call] = []
     while late := _settle_between([call for call in going if not call.refused]):
         going = [call for call in going if call not in late]
         deferred += late
-    storing = [call for call in going if not call.refused and bool((call.state == PENDING).any())]
+    storing = [call for call in going if not call.refused and _has_pending(call)]
     sights, owners = _sights(storing)
-    return _pack(going, storing, deferred, sights, owners)
+    return _packed(going, storing, deferred, sights, owners)
 
 
-def _settle_within(call: Call) -> None:
+def _has_pending(call: Call) -> bool:
+    return call.state == PENDING if isinstance(call, One) else bool((call.state == PENDING).any())
+
+
+def _settle_within(call: Many) -> None:
     """Decide the rows of *call* whose key an earlier row of it has."""
-    if len(call.rows) < 2:  # noqa: PLR2004  # one row repeats nothing
-        return
-    while True:
-        _, rows, same = _same_keys([call])
+    while call.rows > 1:
+        columns, same = _by_key([call])
         moved = False
         leader = 0
-        for at, equal in enumerate(same.tolist(), 1):
-            if not equal:
-                leader = at
-            elif _is_untimed(call, row := int(rows[at])):
-                call.rows.measured_at[row] += 1
+        for at in np.flatnonzero(same).tolist():
+            row = int(columns.row[at + 1])
+            leader = leader if at and same[at - 1] else int(columns.row[at])
+            if call.is_untimed(row):
+                call.columns.measured_at[row] += 1
                 moved = True
             else:
-                _settle_twin(call, int(rows[leader]), row)
+                _settle_twin(call, leader, row)
         if not moved:
             return
         call.forget()
         call.make_ids()
 
 
-def _settle_between(storing: Sequence[Call]) -> list[Call]:
-    """Return the calls that bring a key of an earlier one; their untimed rows move on instead."""
-    while len(storing) > 1:
-        owner, rows, same = _same_keys(storing)
-        late: dict[int, Call] = {}
-        moved: set[int] = set()
-        leader = 0
-        for at, equal in enumerate(same.tolist(), 1):
-            number = int(owner[at])
-            if not equal:
-                leader = at
-            elif number != owner[leader]:
-                call, row = storing[number], int(rows[at])
-                if _is_untimed(call, row):
-                    call.rows.measured_at[row] += 1
-                    moved.add(number)
-                else:
-                    late[number] = call
-        for number in moved:
-            storing[number].forget()
-            storing[number].make_ids()
-            _settle_within(storing[number])
-        if late or not moved:
-            return list(late.values())
-    return []
-
-
-def _is_untimed(call: Call, row: int) -> bool:
-    return call.rows.untimed is not None and bool(call.rows.untimed[row])
-
-
-def _same_keys(calls: Sequence[Call]) -> tuple[Ints, Ints, NDArray[np.bool_]]:
-    """
-    Return the undecided rows of *calls* ordered by key, then as they came.
-
-    Returns:
-        Index of the call of each row, row in that call, and for all but the first row whether it has the key of the
-        row before it.
-    """
-    picked = [np.flatnonzero(call.state == PENDING) for call in calls]
-    series = np.concatenate([call.series[call.rows.source_of[r]] for call, r in zip(calls, picked, strict=True)])
-    at = np.concatenate([call.rows.measured_at[r] for call, r in zip(calls, picked, strict=True)])
-    seq = np.concatenate([call.rows.seq[r] for call, r in zip(calls, picked, strict=True)])
-    revision = np.concatenate([call.revision[r] for call, r in zip(calls, picked, strict=True)])
-    order = np.lexsort((revision, seq, at, series))
-    same = np.ones(max(0, len(order) - 1), np.bool_)
-    for column in (series, at, seq, revision):
-        ordered = column[order]
-        same &= ordered[1:] == ordered[:-1]
-    owner = np.repeat(np.arange(len(calls)), [len(rows) for rows in picked])
-    return owner[order], np.concatenate(picked)[order], same
-
-
-def _settle_twin(call: Call, leader: int, row: int) -> None:
-    rows = call.rows
-    value = (rows.mantissa[row], call.exponent[row], rows.quality[row], call.ids[row].tobytes())
-    first = (rows.mantissa[leader], call.exponent[leader], rows.quality[leader], call.ids[leader].tobytes())
+def _settle_twin(call: Many, leader: int, row: int) -> None:
+    same = call.value(row) == call.value(leader) and call.ids[row].tobytes() == call.ids[leader].tobytes()
     call.twin[row] = leader
-    if value == first:
+    if same:
         call.state[row] = DUPLICATE
     else:
-        call.state[row] = CORRECTION_CONFLICT if row in rows.corrects else CONFLICT
+        call.state[row] = CORRECTION_CONFLICT if row in call.columns.corrects else CONFLICT
+
+
+def _settle_between(storing: Sequence[Call]) -> list[Call]:
+    """Return the calls that bring a key of an earlier one; their untimed rows move on instead."""
+    if all(isinstance(call, One) for call in storing):
+        return _settle_singles([call for call in storing if isinstance(call, One)])
+    while True:
+        columns, same = _by_key(storing)
+        late: dict[int, Call] = {}
+        moved: dict[int, Call] = {}
+        leader = 0
+        for at in np.flatnonzero(same).tolist():
+            leader = leader if at and same[at - 1] else int(columns.owner[at])
+            number, row = int(columns.owner[at + 1]), int(columns.row[at + 1])
+            call = storing[number]
+            if number == leader:
+                continue
+            if _step_aside(call, row):
+                moved[number] = call
+            else:
+                late[number] = call
+        for call in moved.values():
+            if isinstance(call, Many):
+                call.forget()
+                call.make_ids()
+                _settle_within(call)
+        if late or not moved:
+            return list(late.values())
+
+
+def _step_aside(call: Call, row: int) -> bool:
+    """Give an untimed row the next microsecond; return whether it is one."""
+    if isinstance(call, One):
+        if call.untimed:
+            call.move_to(call.measured_at + 1)
+        return call.untimed
+    if call.is_untimed(row):
+        call.columns.measured_at[row] += 1
+        return True
+    return False
+
+
+def _settle_singles(storing: Sequence[One]) -> list[Call]:
+    seen: set[tuple[int, int, int, int]] = set()
+    late: list[Call] = []
+    for call in storing:
+        if call.state != PENDING:
+            continue
+        key = call.series, call.measured_at, call.seq, call.revision
+        while key in seen and call.untimed:
+            call.move_to(call.measured_at + 1)
+            key = call.series, call.measured_at, call.seq, call.revision
+        if key in seen:
+            late.append(call)
+        seen.add(key)
+    return late
+
+
+def gather(calls: Sequence[Call]) -> Columns:
+    """Return the undecided rows of *calls*, call by call."""
+    if len(calls) == 1 and isinstance(call := calls[0], Many):
+        rows = call.pending()
+        columns = call.columns
+        return Columns(
+            owner=np.zeros(len(rows), np.int64),
+            row=rows,
+            series=call.series[columns.source_of[rows]],
+            measured_at=columns.measured_at[rows],
+            seq=columns.seq[rows],
+            revision=call.revision[rows],
+        )
+    if all(isinstance(call, One) for call in calls):
+        ones = [(n, 0, c.series, c.measured_at, c.seq, c.revision) for n, c in _pending_ones(calls)]
+        table = np.array(ones, np.int64).reshape(-1, 6)
+        return Columns(**{name: table[:, at] for at, name in enumerate(Columns.__slots__)})
+    parts = [gather([call]) for call in calls]
+    lengths = [len(part.row) for part in parts]
+    result = {name: np.concatenate([getattr(part, name) for part in parts]) for name in Columns.__slots__}
+    return Columns(**{**result, "owner": np.repeat(np.arange(len(calls)), lengths)})
+
+
+def _pending_ones(calls: Sequence[Call]) -> list[tuple[int, One]]:
+    return [(n, call) for n, call in enumerate(calls) if isinstance(call, One) and call.state == PENDING]
+
+
+def _by_key(calls: Sequence[Call]) -> tuple[Columns, Flags]:
+    """Return the undecided rows ordered by key, then as they came, and which have the key of the one before them."""
+    columns = gather(calls)
+    order = np.lexsort((columns.revision, columns.seq, columns.measured_at, columns.series))
+    ordered = Columns(**{name: getattr(columns, name)[order] for name in Columns.__slots__})
+    same = np.ones(max(0, len(order) - 1), np.bool_)
+    for column in (ordered.series, ordered.measured_at, ordered.seq, ordered.revision):
+        same &= column[1:] == column[:-1]
+    return ordered, same
 
 
 def _sights(storing: Sequence[Call]) -> tuple[list[PlannedEvent], list[Owner]]:
@@ -412,12 +246,11 @@ def _sights(storing: Sequence[Call]) -> tuple[list[PlannedEvent], list[Owner]]:
     for call in storing:
         if not call.unknown:
             continue
-        rows = call.rows
-        wanted = {rows.sources[s].owner for s in np.unique(rows.source_of[call.state == PENDING]).tolist()}
-        for owner in (owner for owner in rows.places if owner in wanted & call.unknown and owner not in owners):
+        for owner, place in _new_places(call).items():
+            if owner in owners:
+                continue
             owners[owner] = None
             subject, key = owner
-            place = rows.places[owner][1]
             event: Event = (
                 SensorRegistered(sensor_id=key, location=place)
                 if isinstance(place, Location)
@@ -428,197 +261,111 @@ def _sights(storing: Sequence[Call]) -> tuple[list[PlannedEvent], list[Owner]]:
     return events, list(owners)
 
 
-def _pack(
+def _new_places(call: Call) -> dict[Owner, Location | str]:
+    if isinstance(call, One):
+        return {call.source.owner: call.place} if call.place is not None else {}
+    columns = call.columns
+    used = np.unique(columns.source_of[call.pending()]).tolist()
+    wanted = {columns.sources[source].owner for source in used} & call.unknown
+    return {owner: place for owner, (_, place) in columns.places.items() if owner in wanted}
+
+
+class _Values(NamedTuple):
+    """What the register needs besides keys, and the values as sent, by row."""
+
+    mantissa: Ints
+    canonical: Exponents
+    exponent: Exponents
+    quality: NDArray[np.int8]
+    ids: Ids
+
+
+def _values(storing: Sequence[Call]) -> _Values:
+    if all(isinstance(call, One) for call in storing):
+        ones = [call for _, call in _pending_ones(storing)]
+        table = np.array([(c.mantissa, c.canonical, c.exponent, c.quality) for c in ones], np.int64).reshape(-1, 4)
+        ids = np.frombuffer(b"".join([call.event_id for call in ones]), np.uint8).reshape(-1, 16)
+        short = table[:, 1:].astype(np.int16)
+        return _Values(table[:, 0], short[:, 0], short[:, 1], short[:, 2].astype(np.int8), ids)
+    if len(storing) == 1 and isinstance(call := storing[0], Many):
+        rows, columns = call.pending(), call.columns
+        return _Values(
+            columns.mantissa[rows], call.canonical[rows], columns.exponent[rows], columns.quality[rows], call.ids[rows]
+        )
+    parts = [_values([call]) for call in storing]
+    return _Values(*(np.concatenate([part[at] for part in parts]) for at in range(5)))
+
+
+def _packed(
     going: list[Call], storing: list[Call], deferred: list[Call], events: list[PlannedEvent], owners: list[Owner]
 ) -> Plan:
-    picked = [np.flatnonzero(call.state == PENDING) for call in storing]
-    sources, source_of = _common_sources(storing, picked)
-    kinds = [(source.subject, source.shard) for source in sources]
-    by_kind = sorted(range(len(sources)), key=lambda number: (kinds[number], number))
+    columns, values = gather(storing), _values(storing)
+    sources, source_of = _common_sources(storing, columns)
+    by_kind = sorted(range(len(sources)), key=lambda number: sources[number].kind)
     rank = np.empty(len(sources), np.int64)
     rank[by_kind] = np.arange(len(sources))
     ranks = rank[source_of]
     order = np.argsort(ranks, kind="stable")
-    owner = np.repeat(np.arange(len(storing)), [len(rows) for rows in picked])[order]
-    rows = _joined(picked, np.int64)[order]
-
-    def column(of: Callable[[Call], NDArray[Any]]) -> NDArray[Any]:
-        parts = [of(call)[wanted] for call, wanted in zip(storing, picked, strict=True)]
-        return np.concatenate(parts)[order] if parts else of(_EMPTY)
-
+    ranks = ranks[order]
+    ranked = [sources[number] for number in by_kind]
     result = Plan(
         events=events,
         calls=going,
         deferred=deferred,
         owners=owners,
-        series=column(lambda call: call.series[call.rows.source_of]),
-        measured_at=column(lambda call: call.rows.measured_at),
-        seq=column(lambda call: call.rows.seq),
-        revision=column(lambda call: call.revision),
-        mantissa=column(lambda call: call.rows.mantissa),
-        exponent=column(lambda call: call.exponent),
-        quality=column(lambda call: call.rows.quality),
-        ids=column(lambda call: call.ids),
-        event=np.zeros(len(rows), np.int64),
+        series=columns.series[order],
+        measured_at=columns.measured_at[order],
+        seq=columns.seq[order],
+        revision=columns.revision[order],
+        mantissa=values.mantissa[order],
+        exponent=values.canonical[order],
+        quality=values.quality[order],
+        ids=values.ids[order],
+        event=np.zeros(len(order), np.int64),
     )
-    sent_exponent = column(lambda call: call.rows.exponent)
-    ranks = ranks[order]
-    kind_of = _kind_numbers([kinds[number] for number in by_kind])[ranks]
-    packer = _Packer(storing, owner, rows, ranks, [sources[number] for number in by_kind], result, sent_exponent)
-    for start, end in _ranges(kind_of, packer.weights()):
-        result.event[start:end] = len(result.events)
-        result.events.append(packer.event(start, end))
-    for number, call in enumerate(storing):
-        mine = owner == number if len(storing) > 1 else slice(None)
-        call.event[rows[mine]] = result.event[mine]
-        call.state[rows[mine]] = ACCEPTED
+    origin = Origin(calls=storing, owner=columns.owner[order], row=columns.row[order])
+    packer = Packer(origin, ranked, ranks, result.measured_at, result.mantissa, values.exponent[order])
+    packer.more(result.quality, result.seq)
+    kinds = np.cumsum([0, *(a.kind != b.kind for a, b in pairwise(ranked))])
+    for start, end in ranges(kinds[ranks], packer.weights()):
+        result.event[start:end] = len(events)
+        events.append(packer.event(start, end))
+    _mark(origin, result.event)
     return result
 
 
-def _common_sources(storing: Sequence[Call], picked: Sequence[Ints]) -> tuple[list[Source], Ints]:
-    if len(storing) == 1:
-        return list(storing[0].rows.sources), storing[0].rows.source_of[picked[0]]
-    index: dict[Source, int] = {}
-    parts: list[Ints] = []
-    for call, rows in zip(storing, picked, strict=True):
-        numbers = np.array([index.setdefault(source, len(index)) for source in call.rows.sources], np.int64)
-        parts.append(numbers[call.rows.source_of[rows]])
-    return list(index), _joined(parts, np.int64)
+def _mark(origin: Origin, event: Ints) -> None:
+    """Tell the calls which event holds each of their rows."""
+    if len(origin.calls) == 1 and isinstance(call := origin.calls[0], Many):
+        call.event[origin.row] = event
+        call.state[origin.row] = ACCEPTED
+        return
+    for number, row, index in zip(origin.owner.tolist(), origin.row.tolist(), event.tolist(), strict=True):
+        call = origin.calls[number]
+        if isinstance(call, One):
+            call.event, call.state = index, ACCEPTED
+        else:
+            call.event[row], call.state[row] = index, ACCEPTED
 
 
-def _joined(parts: Sequence[Ints], kind: Any) -> Ints:  # noqa: ANN401  # a numpy type
-    return np.concatenate(parts) if parts else np.zeros(0, kind)
+def _common_sources(storing: Sequence[Call], columns: Columns) -> tuple[list[Source], Ints]:
+    if len(storing) == 1 and isinstance(call := storing[0], Many):
+        return list(call.columns.sources), call.columns.source_of[columns.row]
+    index: dict[int, int] = {}
+    sources: list[Source] = []
 
+    def number_of(source: Source) -> int:
+        # Sources are shared, so the object tells; two equal ones merely make two runs.
+        number = index.setdefault(id(source), len(sources))
+        if number == len(sources):
+            sources.append(source)
+        return number
 
-def _kind_numbers(kinds: Sequence[object]) -> Ints:
-    index: dict[object, int] = {}
-    return np.array([index.setdefault(kind, len(index)) for kind in kinds], np.int64)
-
-
-def _ranges(kind_of: Ints, weights: Ints | None) -> list[tuple[int, int]]:
-    """Cut rows into events: one kind each, within the limits of rows and bytes."""
-    if not len(kind_of):
-        return []
-    edges = [0, *(np.flatnonzero(np.diff(kind_of)) + 1).tolist(), len(kind_of)]
-    result: list[tuple[int, int]] = []
-    for start, end in pairwise(edges):
-        at = start
-        while at < end:
-            stop = min(end, at + MOST_ROWS)
-            if weights is not None:
-                sizes = np.cumsum(weights[at:stop])
-                stop = at + max(1, int(np.searchsorted(sizes, MOST_EVENT_BYTES, side="right")))
-            result.append((at, stop))
-            at = stop
-    return result
-
-
-class _Packer:
-    """Makes the events of consecutive rows of a plan."""
-
-    def __init__(  # noqa: PLR0913  # the columns of a plan and where they came from
-        self,
-        storing: Sequence[Call],
-        owner: Ints,
-        rows: Ints,
-        ranks: Ints,
-        sources: Sequence[Source],
-        result: Plan,
-        exponent: Exponents,
-    ) -> None:
-        self._storing = storing
-        self._owner = owner
-        self._rows = rows
-        self._ranks = ranks
-        self._sources = sources
-        self._plan = result
-        self._exponent = exponent
-        self._extras = any(call.rows.corrects or call.rows.metadata for call in storing)
-
-    def weights(self) -> Ints | None:
-        """Return an upper estimate of the bytes of each row, None when all rows are plain."""
-        if not self._extras:
-            return None
-        result = np.full(len(self._rows), _ROW_BYTES, np.int64)
-        for at, (call, row) in enumerate(self._origins(0, len(self._rows))):
-            if row in call.rows.metadata:
-                result[at] += sum(len(str(k)) + len(str(v)) for k, v in call.rows.metadata[row].items()) * 4 + 32
-            if row in call.rows.corrects:
-                result[at] += 4 * len(call.rows.corrects[row][1]) + 32
-        return result
-
-    def _origins(self, start: int, end: int) -> Iterable[tuple[Call, int]]:
-        return (
-            (self._storing[number], row)
-            for number, row in zip(self._owner[start:end].tolist(), self._rows[start:end].tolist(), strict=True)
-        )
-
-    def event(self, start: int, end: int) -> PlannedEvent:
-        """Return the event of rows *start* … *end*, which share kind and shard."""
-        ranks = self._ranks[start:end]
-        steps = np.flatnonzero(np.diff(ranks)) + 1
-        index = np.zeros(end - start, np.int64)
-        index[steps] = 1
-        starts = np.concatenate((np.zeros(1, np.int64), steps))
-        sources = [self._sources[rank] for rank in ranks[starts].tolist()]
-        callers = [self._storing[number] for number in dict.fromkeys(self._owner[start:end].tolist())]
-        requests, request_of = self._requests(callers, start, end)
-        corrects: list[Corrects] = []
-        metadata: list[tuple[int, dict[str, Any]]] = []
-        if self._extras:
-            for at, (call, row) in enumerate(self._origins(start, end)):
-                if row in call.rows.corrects:
-                    corrects.append(Corrects(at, *call.rows.corrects[row]))
-                if row in call.rows.metadata:
-                    metadata.append((at, call.rows.metadata[row]))
-        whole = self._plan
-        packed = rows_of(
-            np.cumsum(index),
-            whole.measured_at[start:end],
-            whole.mantissa[start:end],
-            self._exponent[start:end],
-            quality=whole.quality[start:end],
-            seq=whole.seq[start:end],
-            corrects=corrects,
-            metadata=metadata,
-            requests=requests,
-            request_of=request_of,
-        )
-        actors = {call.actor for call in callers}
-        envelope = Metadata(
-            actor=callers[0].actor if len(actors) == 1 else None,
-            correlation_id=None if requests else callers[0].correlation_id,
-        )
-        shard = sources[0].shard
-        if sources[0].subject == "sensor":
-            keys = [
-                SeriesKey(s.subject_id, s.measurand, None if s.phase == NO_PHASE else s.phase, s.unit) for s in sources
-            ]
-            return PlannedEvent(f"readings:{shard}", pack_readings(shard, keys, packed), envelope, first=False)
-        registers = [RegisterKey(s.subject_id, s.measurand, s.unit) for s in sources]
-        return PlannedEvent(f"registers:{shard}", pack_meter_readings(shard, registers, packed), envelope, first=False)
-
-    def _requests(self, callers: Sequence[Call], start: int, end: int) -> tuple[list[str], Ints | None]:
-        names = {call.correlation_id or "" for call in callers}
-        if len(names) == 1:
-            return [], None
-        index: dict[str, int] = {}
-        numbers = np.zeros(len(self._storing), np.int64)
-        for number in dict.fromkeys(self._owner[start:end].tolist()):
-            name = self._storing[number].correlation_id or ""
-            numbers[number] = index.setdefault(name, len(index))
-        return list(index), numbers[self._owner[start:end]]
-
-
-_EMPTY: Final = Call(
-    rows=Rows(
-        sources=(),
-        source_of=np.zeros(0, np.int64),
-        measured_at=np.zeros(0, np.int64),
-        seq=np.zeros(0, np.int64),
-        mantissa=np.zeros(0, np.int64),
-        exponent=np.zeros(0, np.int16),
-        quality=np.zeros(0, np.int8),
-        item=np.zeros(0, np.int64),
-    )
-)
+    parts: list[Any] = []
+    for call in storing:
+        if isinstance(call, One):
+            parts.append([number_of(call.source)])
+        else:
+            numbers = np.array([number_of(source) for source in call.columns.sources], np.int64)
+            parts.append(numbers[call.columns.source_of[call.pending()]])
+    return sources, np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, np.int64)

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from smartgrid_commands.idempotency import IdempotencyKeys, Kept, request_hash
 from smartgrid_commands.ports import OutcomeUnknown, StoreUnavailable
-from smartgrid_commands.reading_flush import Lease, LeaseLost
+from smartgrid_commands.reading_calls import Lease, LeaseLost
 from smartgrid_domain.errors import Invalid, Rejected
 from smartgrid_http.answers import Answer
 from smartgrid_http.call import call_of, principal_of

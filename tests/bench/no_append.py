@@ -9,7 +9,7 @@ import os
 from datetime import UTC, datetime
 
 from smartgrid_commands.ingestion import Ingestion
-from smartgrid_commands.reading_flush import ACCEPTED, Call
+from smartgrid_commands.reading_calls import ACCEPTED, Call, One
 from smartgrid_http.app import build_app
 from smartgrid_ops import listener
 from smartgrid_ops.embedded_postgres import url_of
@@ -24,8 +24,10 @@ class NoAppend:
 
     async def record(self, call: Call) -> None:
         """Say that all of it was stored."""
-        call.state[:] = ACCEPTED
-        call.event[:] = 0
+        if isinstance(call, One):
+            call.state, call.event = ACCEPTED, 0
+        else:
+            call.state[:], call.event[:] = ACCEPTED, 0
         call.first_position = 1
         call.recorded_at = datetime.now(UTC)
 

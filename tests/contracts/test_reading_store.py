@@ -27,8 +27,8 @@ from smartgrid_adapters.sealing import KeySealer
 from smartgrid_commands.idempotency import IdempotencyKeys, Kept, request_hash
 from smartgrid_commands.ingestion import Ingestion, Outcome, Prepared, Sender
 from smartgrid_commands.ports import EventStore
-from smartgrid_commands.reading_flush import Lease, LeaseLost
-from smartgrid_commands.reading_rows import rows_of_items
+from smartgrid_commands.reading_calls import Lease, LeaseLost
+from smartgrid_commands.reading_items import rows_of_items
 from smartgrid_domain.maths.columns import unpack
 from smartgrid_domain.maths.quantities import decimal_of
 from smartgrid_domain.readings import MeterReading, Place, SensorReading

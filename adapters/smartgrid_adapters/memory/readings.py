@@ -1,7 +1,7 @@
 """Readings and the answers of keys in memory: the model that the real ones are compared to."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -11,18 +11,17 @@ import numpy as np
 
 from smartgrid_commands.idempotency import KEPT_S, LEASE_S, Kept, key_hash
 from smartgrid_commands.ports import ANY_VERSION, EventStore, StreamWrite
-from smartgrid_commands.reading_flush import (
-    PENDING,
+from smartgrid_commands.reading_calls import (
     Call,
     Lease,
     LeaseLost,
-    Plan,
+    Many,
     Receipts,
     Stored,
-    judge,
-    plan,
-    want_places,
+    replaced_by,
+    settle_place,
 )
+from smartgrid_commands.reading_flush import Plan, gather, plan
 from smartgrid_commands.reading_rows import Owner
 from smartgrid_domain.errors import Conflict, Invalid
 
@@ -108,13 +107,21 @@ class MemoryReadingStore:
         self._turn = asyncio.Lock()
         self.register: dict[Key, list[Stored]] = {}
 
+    @property
+    def series(self) -> Mapping[tuple[str, ...], int]:
+        """Id of each series: subject, whose, measurand, phase."""
+        return self._series
+
     async def record(self, call: Call) -> None:
         async with self._turn:
-            sources = call.rows.sources
+            sources = call.columns.sources if isinstance(call, Many) else [call.source]
             ids = [self._series.setdefault(source.series, len(self._series) + 1) for source in sources]
-            call.series = np.array(ids, np.int64)
-            call.unknown = frozenset({source.owner for source in sources} - self._seen)
-            want_places(call)
+            strangers = {source.owner for source in sources} - self._seen
+            if isinstance(call, Many):
+                call.series, call.unknown = np.array(ids, np.int64), frozenset(strangers)
+            else:
+                call.series, call.unknown = ids[0], bool(strangers)
+            settle_place(call)
             self._receipts.settle(call)
             while self._judge(call):  # untimed readings move on until their key is free
                 pass
@@ -125,15 +132,24 @@ class MemoryReadingStore:
                 await self._write(commit)
                 self._seen.update(commit.owners)
             if call.lease is not None and call.answer is not None:
-                self._keys.finish(call.lease, call.answer(call), call.first_position)
+                self._keys.finish(call.lease, call.answer(), call.first_position)
 
     def _judge(self, call: Call) -> bool:
-        before = call.rows.measured_at.copy()
-        rows = np.flatnonzero(call.state == PENDING).tolist()
-        found = {row: self.register[key] for row in rows if (key := _key(call, row)) in self.register}
-        known = {stored.event_id for revisions in self.register.values() for stored in revisions}
-        judge(call, found, known if call.rows.corrects else ())
-        return bool((before != call.rows.measured_at).any())
+        columns = gather([call])
+        keys = zip(columns.series.tolist(), columns.measured_at.tolist(), columns.seq.tolist(), strict=True)
+        rows = columns.row.tolist()
+        found = {row: self.register[key] for row, key in zip(rows, keys, strict=True) if key in self.register}
+        ids: set[bytes] = set()
+        if replaced_by([call]):
+            ids = {stored.event_id for revisions in self.register.values() for stored in revisions}
+        if isinstance(call, Many):
+            before = call.columns.measured_at.copy()
+            call.judge(found, ids.__contains__)
+            return bool((before != call.columns.measured_at).any())
+        at = call.measured_at
+        if rows:
+            call.judge(found.get(0, ()), ids.__contains__)
+        return at != call.measured_at
 
     async def _write(self, commit: Plan) -> None:
         writes = [
@@ -175,8 +191,3 @@ class MemoryReadingStore:
 
     async def recorded_at(self, position: int) -> datetime:
         return self._times[position]
-
-
-def _key(call: Call, row: int) -> Key:
-    rows = call.rows
-    return int(call.series[rows.source_of[row]]), int(rows.measured_at[row]), int(rows.seq[row])

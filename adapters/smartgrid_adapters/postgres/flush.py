@@ -20,10 +20,12 @@ from smartgrid_adapters.postgres.log_writer import Begun, copy_events, versions_
 from smartgrid_adapters.postgres.pool import Connection, Pool
 from smartgrid_adapters.postgres.register import Register
 from smartgrid_commands.ports import ANY_VERSION, OutcomeUnknown, StoreUnavailable
-from smartgrid_commands.reading_flush import PENDING, Call, LeaseLost, Plan, Receipts, judge, plan, want_places
+from smartgrid_commands.reading_calls import Call, LeaseLost, Many, Receipts, replaced_by, settle_place
+from smartgrid_commands.reading_flush import Plan, plan
 from smartgrid_commands.reading_rows import Owner
 from smartgrid_commands.sealing import Sealer
 from smartgrid_schemas.envelope import event_id_of
+from smartgrid_schemas.event import Event
 from smartgrid_schemas.metering import MeterRegistered
 from smartgrid_schemas.registry import name_of
 
@@ -107,12 +109,11 @@ class PostgresReadingStore:
         if self._rows_waiting > QUEUE_ROWS:
             raise StoreUnavailable("too many readings are waiting")
         await self.register.prepare(call)
-        if call.unknown:
-            want_places(call)
+        settle_place(call)
         self._receipts.settle(call)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.append((call, done))
-        self._rows_waiting += len(call.rows)
+        self._rows_waiting += call.rows
         self._wake.set()
         if self._flusher is None:
             self._flusher = asyncio.create_task(self._flush_forever(), name="flush readings")
@@ -143,11 +144,11 @@ class PostgresReadingStore:
         taken: list[tuple[Call, asyncio.Future[None]]] = []
         rows = 0
         while self._queue:
-            rows += len(self._queue[0][0].rows)
+            rows += self._queue[0][0].rows
             if taken and rows > FLUSH_ROWS:
                 break
             call, done = self._queue.popleft()
-            self._rows_waiting -= len(call.rows)
+            self._rows_waiting -= call.rows
             if not done.done():  # not cancelled meanwhile
                 taken.append((call, done))
         return taken
@@ -183,20 +184,13 @@ class PostgresReadingStore:
         collisions = 0
         while waiting:
             calls = list(waiting)
-            if look or any(call.rows.corrects for call in calls):
-                if await self._judge(calls):
-                    self._watchful = WATCHFUL
-                elif self._watchful:
-                    self._watchful -= 1
+            if look or replaced_by(calls):
+                await self._judge(calls)
             commit = plan(calls)
             try:
                 written = await self._write(commit)
             except _Sighted as sighted:
-                subject, _, key = sighted.stream.partition(":")
-                owner: Owner = ("sensor" if subject == "sensor" else "meter", key)
-                self.register.saw([owner])
-                for call in calls:
-                    call.unknown -= {owner}
+                self._learn(sighted.stream, calls)
             except psycopg.errors.UniqueViolation:
                 collisions += 1
                 if collisions > ATTEMPTS:
@@ -206,10 +200,7 @@ class PostgresReadingStore:
             except psycopg.Error as error:
                 if error.sqlstate != _LEASE_LOST:
                     raise
-                token = UUID(error.diag.message_detail or "")
-                for call in calls:
-                    if call.lease is not None and call.lease.token == token:
-                        _settle(waiting.pop(call), LeaseLost())
+                _refuse_holder(waiting, UUID(error.diag.message_detail or ""))
             else:
                 self.register.saw(commit.owners)
                 for call in commit.calls:
@@ -217,24 +208,24 @@ class PostgresReadingStore:
                     _settle(waiting.pop(call), None)
                 look = True  # those left have keys of this commit
 
-    async def _judge(self, calls: Sequence[Call]) -> bool:
-        """Decide what the register knows of *calls*; return whether it knew anything."""
+    async def _judge(self, calls: Sequence[Call]) -> None:
         for call in calls:
             call.forget()
-        asked = [(call, rows) for call in calls if len(rows := np.flatnonzero(call.state == PENDING))]
-        if not asked:
-            return False
-        found = await self.register.revisions(asked)
-        strangers = [
-            replaced
-            for (call, _), known in zip(asked, found, strict=True)
-            for row, (replaced, _) in call.rows.corrects.items()
-            if not any(stored.event_id == replaced for stored in known.get(row, ()))
-        ]
-        existing = await self.register.existing(strangers)
-        for (call, _), known in zip(asked, found, strict=True):
-            judge(call, known, existing)
-        return any(found)
+        if await self.register.judge(calls):
+            self._watchful = WATCHFUL
+        elif self._watchful:
+            self._watchful -= 1
+
+    def _learn(self, stream: str, calls: Sequence[Call]) -> None:
+        """Note that another process registered the owner of *stream* first."""
+        subject, _, key = stream.partition(":")
+        owner: Owner = ("sensor" if subject == "sensor" else "meter", key)
+        self.register.saw([owner])
+        for call in calls:
+            if isinstance(call, Many):
+                call.unknown -= {owner}
+            elif call.source.owner == owner:
+                call.unknown = False
 
     async def _write(self, commit: Plan) -> _Written:
         commit_id = uuid4()
@@ -254,10 +245,9 @@ class PostgresReadingStore:
             await self._sealer.prepare(personal)
         rows: list[EventRow] = []
         for index, (stream, event, metadata, first) in enumerate(commit.events):
-            if personal and self._sealer is not None and isinstance(event, MeterRegistered):
+            sealed: Event = event
+            if self._sealer is not None and isinstance(event, MeterRegistered):
                 sealed = self._sealer.seal(event, stream=stream, event_id=event_id_of(stream, commit_id, index))
-            else:
-                sealed = event
             version = 1 if first else ANY_VERSION
             rows.append(EventRow(stream, version, name_of(sealed), encode(sealed), encode_metadata(metadata)))
         return rows
@@ -369,8 +359,13 @@ def _leases(commit: Plan) -> _Leases | None:
         [lease.principal for _, lease, _ in keyed],
         [lease.key_hash for _, lease, _ in keyed],
         [lease.token for _, lease, _ in keyed],
-        [answer(call) if answer is not None else b"" for call, _, answer in keyed],
+        [answer() if answer is not None else b"" for _, _, answer in keyed],
     )
+
+
+def _refuse_holder(waiting: dict[Call, asyncio.Future[None]], token: UUID) -> None:
+    for call in [call for call in waiting if call.lease is not None and call.lease.token == token]:
+        _settle(waiting.pop(call), LeaseLost())
 
 
 def _settle(done: asyncio.Future[None], error: BaseException | None) -> None:

@@ -8,7 +8,7 @@ from psycopg import sql
 
 from smartgrid_adapters.postgres.pool import Connection, Pool, run_safely
 from smartgrid_commands.idempotency import KEPT_S, LEASE_S, Kept, key_hash
-from smartgrid_commands.reading_flush import Lease, LeaseLost
+from smartgrid_commands.reading_calls import Lease, LeaseLost
 from smartgrid_domain.errors import Conflict, Invalid
 
 _CLAIM = "SELECT claimed, same, answer, first_position FROM idempotency_claim(%s, %s, %s, %s, %s, %s)"

@@ -11,9 +11,9 @@ from psycopg import sql
 from smartgrid_adapters.postgres import fixed_arrays
 from smartgrid_adapters.postgres.fixed_arrays import Instants, Int4s, Int8s
 from smartgrid_adapters.postgres.pool import Connection, Pool, run_safely
-from smartgrid_commands.reading_flush import Call, Stored
+from smartgrid_commands.reading_calls import Call, Many, Stored, replaced_by
+from smartgrid_commands.reading_flush import gather
 from smartgrid_commands.reading_rows import Owner, Source
-from smartgrid_domain.maths.quantities import Ints
 
 _MOST_CACHED: Final = 1_000_000
 _SERIES = """
@@ -61,12 +61,23 @@ class Register:
 
     async def prepare(self, call: Call) -> None:
         """Tell *call* the ids of its series and which owners nobody has seen."""
-        sources = call.rows.sources
-        series = self._series
+        if isinstance(call, Many):
+            await self._prepare_many(call)
+            return
+        source = call.source
+        if source.series not in self._series:
+            await self._learn_series([source])
+        call.series = self._series[source.series]
+        if source.owner not in self._seen:
+            await self._learn_seen([source.owner])
+            call.unknown = source.owner not in self._seen
+
+    async def _prepare_many(self, call: Many) -> None:
+        sources, series = call.columns.sources, self._series
         missing = [source for source in sources if source.series not in series]
         if missing:
             await self._learn_series(missing)
-        call.series = np.array([series[source.series] for source in sources], np.int64)
+        call.series = np.array([self._series[source.series] for source in sources], np.int64)
         strangers = {source.owner for source in sources} - self._seen
         if strangers:
             await self._learn_seen(strangers)
@@ -103,14 +114,12 @@ class Register:
 
         self.saw(streams[name] for (name,) in await run_safely(self._pool, unit))
 
-    async def revisions(self, calls: Sequence[tuple[Call, Ints]]) -> list[dict[int, list[Stored]]]:
-        """Return, for each call, all revisions of the keys of the rows given with it, by row, where a key is taken."""
-        picked = [rows for _, rows in calls]
-        arrays = (
-            Int4s(np.concatenate([call.series[call.rows.source_of[rows]] for call, rows in calls])),
-            Instants(np.concatenate([call.rows.measured_at[rows] for call, rows in calls])),
-            Int8s(np.concatenate([call.rows.seq[rows] for call, rows in calls])),
-        )
+    async def judge(self, calls: Sequence[Call]) -> bool:
+        """Let *calls* judge what the register holds of their undecided rows; return whether it holds any."""
+        columns = gather(calls)
+        if not len(columns.row):
+            return False
+        arrays = (Int4s(columns.series), Instants(columns.measured_at), Int8s(columns.seq))
 
         async def unit(conn: Connection) -> list[Any]:
             fixed_arrays.register(conn)
@@ -118,15 +127,21 @@ class Register:
                 await cursor.execute(_REVISIONS, arrays, prepare=True)
                 return await cursor.fetchall()
 
-        owners = np.repeat(np.arange(len(calls)), [len(rows) for rows in picked]).tolist()
-        numbers: list[int] = np.concatenate(picked).tolist()
-        found: list[dict[int, list[Stored]]] = [{} for _ in calls]
+        owners, rows = columns.owner.tolist(), columns.row.tolist()
+        found: dict[int, dict[int, list[Stored]]] = {}
         for at, revision, mantissa, exponent, quality, event_id, position in await run_safely(self._pool, unit):
             stored = Stored(revision, mantissa, exponent, quality, event_id.bytes, position)
-            found[owners[at - 1]].setdefault(numbers[at - 1], []).append(stored)
-        return found
+            found.setdefault(owners[at - 1], {}).setdefault(rows[at - 1], []).append(stored)
+        known = (await self._existing(replaced_by(calls))).__contains__
+        for number in dict.fromkeys(owners):
+            call, of_call = calls[number], found.get(number, {})
+            if isinstance(call, Many):
+                call.judge(of_call, known)
+            else:
+                call.judge(of_call.get(0, ()), known)
+        return bool(found)
 
-    async def existing(self, event_ids: Iterable[bytes]) -> set[bytes]:
+    async def _existing(self, event_ids: Iterable[bytes]) -> set[bytes]:
         """Return those of *event_ids* that are readings."""
         wanted = [UUID(bytes=event_id) for event_id in event_ids]
         if not wanted:

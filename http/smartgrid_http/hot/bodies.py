@@ -11,7 +11,7 @@ import numpy as np
 from msgspec import Raw, Struct
 
 from smartgrid_commands.ingestion import ItemError, Prepared
-from smartgrid_commands.reading_rows import Bad, rows_of_items
+from smartgrid_commands.reading_items import Bad, rows_of_items
 from smartgrid_domain.errors import Finding, Invalid
 from smartgrid_domain.readings import Item, MeterReading, SensorReading, item_of, meter_of, sensor_of
 from smartgrid_domain.strict_json import JsonLimits, escaped, key_count, shown, strict_value

@@ -14,7 +14,8 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from numpy.typing import NDArray
 
 from smartgrid_commands.ingestion import Prepared
-from smartgrid_commands.reading_rows import NO_SEQ, Bad, Rows, Source, joined, sensor_source
+from smartgrid_commands.reading_items import UNUSED, Bad, sensor_source
+from smartgrid_commands.reading_rows import NO_SEQ, Rows, Source
 from smartgrid_domain.errors import Finding, Invalid
 from smartgrid_domain.instants import END
 from smartgrid_domain.maths.quantities import Floats, Ints, decimals_of
@@ -71,6 +72,11 @@ _FAR: Final = 2**62
 _HEADS: Final = {0xDC: (">H", 3), 0xDD: (">I", 5)}
 _FIXED_ARRAY, _FIXED_MOST = 0x90, 0x9F
 _UINT64, _INT64, _FLOAT64 = 0xCF, 0xD3, 0xCB
+_FIXED_MAP, _FIXED_TEXT, _FIXED_TEXT_MOST = 0x80, 0xA0, 0xBF
+_MAPS: Final = {0xDE: 2, 0xDF: 4}
+_LISTS: Final = {0xDC: 2, 0xDD: 4}
+_TEXTS: Final = {0xD9: 1, 0xC4: 1, 0xDA: 2, 0xC5: 2, 0xDB: 4, 0xC6: 4}
+_NUMBERS: Final = {0xCA: 4, 0xCB: 8, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
 
 
 def from_columns(body: bytes, when: Clocked) -> Prepared:
@@ -95,18 +101,9 @@ def from_columns(body: bytes, when: Clocked) -> Prepared:
     if total == 0:
         raise invalid([Finding("/series", "missing_field", "A batch has at least one item")])
     prepared = Prepared(items=total)
-    parts: list[Rows] = []
-    start = 0
-    for series, (times, values) in zip(batch.series, columns, strict=True):
-        numbers = np.arange(start, start + len(times))
-        start += len(times)
-        if len(times):
-            rows, bad = _rows(series, times, values, numbers, when)
-            prepared.reject(bad)
-            if rows is not None:
-                parts.append(rows)
-    if parts:
-        prepared.parts.append(joined(parts))
+    rows, bad = _rows(batch.series, columns, when)
+    prepared.reject(bad)
+    prepared.parts.append(rows)
     return prepared
 
 
@@ -191,8 +188,44 @@ def _floats(data: bytes) -> Floats:
     return np.array(_FLOATS.decode(data), np.float64) if found is None else found.astype(np.float64)
 
 
-def _rows(series: ColumnSeries, times: Ints, values: Floats, numbers: Ints, when: Clocked) -> tuple[Rows | None, Bad]:
-    probe = SensorReading(
+def _rows(series: list[ColumnSeries], columns: list[tuple[Ints, Floats]], when: Clocked) -> tuple[Rows, Bad]:
+    findings = [sensor_findings(_probe(one), when.latest_us) for one in series]
+    sources = [
+        None if found else sensor_source(one.sensor_id, one.sensor_type, one.phase, one.unit)
+        for one, found in zip(series, findings, strict=True)
+    ]
+    times = np.concatenate([part for part, _ in columns])
+    values = np.concatenate([part for _, part in columns])
+    source_of = np.repeat(np.arange(len(series)), [len(part) for part, _ in columns])
+    low = np.array([source.low if source else np.inf for source in sources])  # a bad one: nothing in range
+    high = np.array([source.high if source else -np.inf for source in sources])
+    good = (values >= low[source_of]) & (values <= high[source_of])
+    good &= (times >= 0) & (times < min(_END_US, when.latest_us + 1))
+    bad: Bad = {}
+    numbers = np.arange(len(times))
+    if not good.all():
+        for row in np.flatnonzero(~good).tolist():
+            number = int(source_of[row])
+            source = sources[number]
+            bad[row] = findings[number] if source is None else _findings(source, times[row], values[row], when)
+        times, values, source_of, numbers = times[good], values[good], source_of[good], numbers[good]
+    mantissa, exponent = decimals_of(values)
+    rows = Rows(
+        sources=[source or UNUSED for source in sources],
+        source_of=source_of,
+        measured_at=times,
+        seq=np.full(len(times), NO_SEQ, np.int64),
+        mantissa=mantissa,
+        exponent=exponent,
+        quality=np.zeros(len(times), np.int8),
+        item=numbers,
+    )
+    _fill_places(rows, series)
+    return rows, bad
+
+
+def _probe(series: ColumnSeries) -> SensorReading:
+    return SensorReading(
         sensor_id=series.sensor_id,
         sensor_type=series.sensor_type,
         value=0.0,
@@ -200,35 +233,15 @@ def _rows(series: ColumnSeries, times: Ints, values: Floats, numbers: Ints, when
         phase=series.phase,
         location=series.location,
     )
-    found = sensor_findings(probe, when.latest_us)
-    source = None if found else sensor_source(series.sensor_id, series.sensor_type, series.phase, series.unit)
-    if source is None:
-        return None, dict.fromkeys(numbers.tolist(), found)
-    finite = np.isfinite(values)
-    good = finite & (values >= source.low) & (values <= source.high)
-    good &= (times >= 0) & (times < _END_US) & (times <= when.latest_us)
-    bad = {
-        int(numbers[row]): _findings(source, times[row], values[row], when) for row in np.flatnonzero(~good).tolist()
-    }
-    if bad:
-        times, values, numbers = times[good], values[good], numbers[good]
-    if not len(times):
-        return None, bad
-    mantissa, exponent = decimals_of(values)
-    count = len(times)
-    rows = Rows(
-        sources=(source,),
-        source_of=np.zeros(count, np.int64),
-        measured_at=times,
-        seq=np.full(count, NO_SEQ, np.int64),
-        mantissa=mantissa,
-        exponent=exponent,
-        quality=np.zeros(count, np.int8),
-        item=numbers,
-    )
-    if series.location:
-        rows.places[source.owner] = (0, Location(lat=series.location.lat, lon=series.location.lon))
-    return rows, bad
+
+
+def _fill_places(rows: Rows, series: list[ColumnSeries]) -> None:
+    used, first = np.unique(rows.source_of, return_index=True)
+    for number, row in zip(used.tolist(), first.tolist(), strict=True):
+        place = series[number].location
+        if place:
+            owner = rows.sources[number].owner
+            rows.places.setdefault(owner, (row, Location(lat=place.lat, lon=place.lon)))
 
 
 def _findings(source: Source, at_us: np.int64, value: np.float64, when: Clocked) -> list[Finding]:
@@ -266,58 +279,51 @@ class _Walk:
         self._at += width
         return size
 
-    def _value(self, *, columns: bool) -> object:
+    def _value(self, *, columns: bool) -> None:
+        tag = self._data[self._at]
+        if _FIXED_TEXT <= tag <= _FIXED_TEXT_MOST or tag in _TEXTS:
+            self._text()
+            return
+        self._at += 1
+        if _FIXED_MAP <= tag < _FIXED_ARRAY:
+            self._map(tag - _FIXED_MAP)
+        elif _FIXED_ARRAY <= tag <= _FIXED_MOST:
+            self._list(tag - _FIXED_ARRAY, columns=columns)
+        elif tag in _MAPS:
+            self._map(self._size(_MAPS[tag]))
+        elif tag in _LISTS:
+            self._list(self._size(_LISTS[tag]), columns=columns)
+        else:
+            self._at += _NUMBERS.get(tag, 0)
+
+    def _text(self) -> bytes:
         tag = self._data[self._at]
         self._at += 1
-        if tag <= 0x7F or tag >= 0xE0 or tag in (0xC0, 0xC2, 0xC3):
-            return None
-        if tag <= 0x8F:  # noqa: PLR2004  # the format's own numbers, here and below
-            return self._map(tag & 0x0F)
-        if tag <= 0x9F:  # noqa: PLR2004
-            return self._list(tag & 0x0F, columns=columns)
-        if tag <= 0xBF:  # noqa: PLR2004
-            return self._bytes(tag & 0x1F)
-        match tag:
-            case 0xDC | 0xDD:
-                return self._list(self._size(2 if tag == 0xDC else 4), columns=columns)  # noqa: PLR2004
-            case 0xDE | 0xDF:
-                return self._map(self._size(2 if tag == 0xDE else 4))  # noqa: PLR2004
-            case 0xD9 | 0xC4:
-                return self._bytes(self._size(1))
-            case 0xDA | 0xC5:
-                return self._bytes(self._size(2))
-            case 0xDB | 0xC6:
-                return self._bytes(self._size(4))
-            case _:
-                self._at += {0xCA: 4, 0xCB: 8, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}[
-                    tag
-                ]
-                return None
-
-    def _bytes(self, size: int) -> bytes:
+        size = self._size(_TEXTS[tag]) if tag in _TEXTS else tag - _FIXED_TEXT
         self._at += size
         return self._data[self._at - size : self._at]
 
     def _list(self, count: int, *, columns: bool) -> None:
-        if columns:
-            if (found := _skip_numbers(self._data, self._at, count)) is not None:
-                self._at = found
-                return
+        end = _end_of_numbers(self._data, self._at, count) if columns else None
+        if end is not None:
+            self._at = end
+            return
         for _ in range(count):
             self._value(columns=False)
 
     def _map(self, count: int) -> None:
-        seen: set[object] = set()
+        seen: set[bytes] = set()
         for _ in range(count):
-            key = self._value(columns=False)
+            key = self._text()
             if key in seen:
                 raise Invalid("duplicate_key", "A key comes twice")
             seen.add(key)
             self._value(columns=key in (b"t", b"v"))
 
 
-def _skip_numbers(data: bytes, at: int, count: int) -> int | None:
+def _end_of_numbers(data: bytes, at: int, count: int) -> int | None:
+    """Return the end of *count* numbers of 8 bytes each; None when they are not all such."""
     end = at + 9 * count
-    tags = np.frombuffer(data, np.uint8, count * 9, at)[::9] if end <= len(data) else np.zeros(0, np.uint8)
+    tags = np.frombuffer(data, np.uint8, end - at, at)[::9] if end <= len(data) else np.zeros(0, np.uint8)
     alike = len(tags) == count and bool(np.isin(tags, (_UINT64, _INT64, _FLOAT64)).all())
     return end if alike else None

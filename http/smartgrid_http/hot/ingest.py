@@ -14,12 +14,12 @@ from smartgrid_commands.ingestion import (
     ItemError,
     Outcome,
     Prepared,
-    Sender,
     decode_outcome,
     rejection_of,
     verdict_of,
 )
-from smartgrid_commands.reading_flush import Lease
+from smartgrid_commands.reading_calls import Lease
+from smartgrid_commands.reading_items import Sender
 from smartgrid_commands.reading_rows import Owner
 from smartgrid_domain.readings import Item, MeterReading, SensorReading
 from smartgrid_http.answers import Answer, answer

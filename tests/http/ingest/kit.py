@@ -89,7 +89,7 @@ def memory_world() -> World:
         keys=keys,
         log_error=fail,
     )
-    return World(client=AsgiClient(build_app(services), token="operator"), clock=clock, store=store)  # noqa: S106
+    return World(client=AsgiClient(build_app(services, handlers=()), token="operator"), clock=clock, store=store)  # noqa: S106
 
 
 def codes(reply: Reply) -> dict[str, str]:

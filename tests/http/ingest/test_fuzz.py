@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.http.ingest.kit import BATCH, COLUMNS, CSV, METER, NDJSON, SENSOR, memory_world, meter_reading, reading
+from tests.http.ingest.kit import BATCH, COLUMNS, CSV, METER, NDJSON, SENSOR, World, meter_reading, reading
 
-SLOW = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SLOW = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 AWKWARD: list[Any] = [
     None,
     True,
@@ -105,9 +105,7 @@ def columns(draw: st.DrawFn) -> bytes:
 
 @SLOW
 @given(sent=st.lists(requests(), min_size=1, max_size=4))
-async def test_no_bytes_make_it_fail(sent: list[tuple[str, str, bytes]]) -> None:
-    world = memory_world()
-
+async def test_no_bytes_make_it_fail(world: World, sent: list[tuple[str, str, bytes]]) -> None:
     for path, media_type, body in sent:
         reply = await world.send(path, body, media_type)
 
@@ -118,7 +116,7 @@ async def test_no_bytes_make_it_fail(sent: list[tuple[str, str, bytes]]) -> None
 
 @SLOW
 @given(body=st.binary(max_size=60), media_type=st.sampled_from(["application/json", NDJSON, CSV, COLUMNS]))
-async def test_no_noise_makes_it_fail(body: bytes, media_type: str) -> None:
-    reply = await memory_world().send(BATCH, body, media_type)
+async def test_no_noise_makes_it_fail(world: World, body: bytes, media_type: str) -> None:
+    reply = await world.send(BATCH, body, media_type)
 
     assert reply.status in {200, 400}
