@@ -69,6 +69,7 @@ class Calls:
 
     Attributes:
         names: The calls so far, as ``port.method``, in order.
+        blocking: Numbers of those that are not awaited: hanging there stops the whole process.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Calls:
         self._die = die
         self._dead = False
         self.names: list[str] = []
+        self.blocking: set[int] = set()
 
     def wrap(self, port: T, name: str = "") -> T:
         """Return *port* with every call counted."""
@@ -98,6 +100,7 @@ class Calls:
 
     def reach_now(self, number: int, when: When) -> None:
         """Do so in a call that is not awaited."""
+        self.blocking.add(number)
         if self._fails(number, when):
             while True:
                 time.sleep(3600)
@@ -157,8 +160,8 @@ def _method(method: Callable[..., Any], calls: Calls, name: str) -> Callable[...
 
 
 async def _awaited(result: Awaitable[T], calls: Calls, name: str) -> T:
-    number = calls.begin(name)
     try:
+        number = calls.begin(name)
         await calls.reach(number, "before")
     except BaseException:
         if asyncio.iscoroutine(result):
