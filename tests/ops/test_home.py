@@ -40,10 +40,13 @@ def test_the_process_ids_are_published_in_the_form_of_the_contract(tmp_path: Pat
 def test_a_left_child_is_ended_and_a_stranger_with_a_recorded_number_is_not(tmp_path: Path) -> None:
     home = Home(tmp_path)
     home.claim()
-    code = "import time; time.sleep(60)"
-    child = subprocess.Popen([sys.executable, "-c", code, MARK, "7"])
-    stranger = subprocess.Popen([sys.executable, "-c", code])
+    code = "import time; print(flush=True); time.sleep(60)"
+    child = subprocess.Popen([sys.executable, "-c", code, MARK, "7"], stdout=subprocess.PIPE)
+    stranger = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     try:
+        for process in (child, stranger):  # a command line can be read once its program runs
+            assert process.stdout is not None
+            process.stdout.readline()
         home.write_pids(Pids(supervisor=1, api=[child.pid], worker=[stranger.pid]))
 
         assert home.end_left_over() == [child.pid]
@@ -52,7 +55,7 @@ def test_a_left_child_is_ended_and_a_stranger_with_a_recorded_number_is_not(tmp_
     finally:
         for process in (child, stranger):
             process.kill()
-            process.wait()
+            process.communicate()
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"supervisor":"x"}'])
