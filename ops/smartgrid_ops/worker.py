@@ -3,39 +3,37 @@
 import asyncio
 import os
 import platform
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
-
-import structlog
 
 from smartgrid_adapters.postgres.checkpoints import PostgresCheckpoints
 from smartgrid_adapters.postgres.consumption import PostgresConsumption
 from smartgrid_adapters.postgres.event_store import PostgresEventStore
-from smartgrid_adapters.postgres.pool import Pool, dedicated, open_pool
+from smartgrid_adapters.postgres.pool import Connection, Pool, dedicated, open_pool
 from smartgrid_adapters.postgres.rollups import PostgresRollups
 from smartgrid_adapters.postgres.sealing import PostgresDataKeys
 from smartgrid_adapters.postgres.user_tables import PostgresUserTables
+from smartgrid_adapters.postgres.versions import PostgresVersions
 from smartgrid_adapters.sealing import KeySealer, master_key
 from smartgrid_commands.ports import StoreUnavailable
 from smartgrid_commands.sealing import Sealer
 from smartgrid_ops.failpoints import Calls, calls_of, counted
 from smartgrid_ops.secrets_files import ensure_secret
 from smartgrid_ops.settings import Settings
+from smartgrid_ops.tending import Tending
 from smartgrid_projections.ports import Checkpoints, EventLog, Unavailable
 from smartgrid_projections.projection import Projection
 from smartgrid_projections.read_models.aggregates import AGGREGATES
 from smartgrid_projections.read_models.consumption import CONSUMPTION
 from smartgrid_projections.read_models.users import USERS
-from smartgrid_projections.runtime.runner import Pace, Runner, Stopped
+from smartgrid_projections.runtime.runner import Pace, Runner
 from smartgrid_schemas.envelope import Recorded
 from smartgrid_schemas.event import Event
 
-log = structlog.get_logger("smartgrid.worker")
-
-Tables = Callable[[Any, Sealer], Any]
+Tables = Callable[[Any, Sealer, int], Any]
 PROJECTIONS: Mapping[str, tuple[Projection[Any], Tables]] = {
-    AGGREGATES.name: (AGGREGATES, lambda connection, _: PostgresRollups(connection)),
+    AGGREGATES.name: (AGGREGATES, lambda connection, _, version: PostgresRollups(connection, version)),
     CONSUMPTION.name: (CONSUMPTION, PostgresConsumption),
     USERS.name: (USERS, PostgresUserTables),
 }
@@ -54,7 +52,7 @@ async def run_worker(settings: Settings, names: Sequence[str], stop_event: async
     Fold the logs until *stop_event* is set; then finish the batches in hand and return.
 
     A projection that another worker has is waited for. One that meets an event it cannot fold stops, with its error
-    in ``projections``, while the others go on.
+    in ``projections``, while the others go on. Other versions of it are built beside it.
 
     Args:
         settings: All of them; ``pg_url`` names the database.
@@ -69,8 +67,15 @@ async def run_worker(settings: Settings, names: Sequence[str], stop_event: async
             raise NoSuchProjection(name)
     async with _opened(settings) as (pool, store, sealer):
         calls = calls_of(settings.failpoint, "projections", Unavailable)
-        runners = [_runner(name, pool, store, sealer, calls) for name in names or PROJECTIONS]
-        await asyncio.gather(*(_run(runner, stop_event) for runner in runners))
+        versions = PostgresVersions(pool)
+
+        def tending(name: str) -> Tending:
+            def runner(version: int, pace: Pace | None) -> Runner[Any]:
+                return runner_of(name, dedicated(pool), store, sealer, calls=calls, pace=pace, version=version)
+
+            return Tending(name, versions, runner)
+
+        await asyncio.gather(*(tending(name).run(stop_event) for name in names or PROJECTIONS))
 
 
 @asynccontextmanager
@@ -91,25 +96,29 @@ async def _opened(settings: Settings) -> AsyncGenerator[tuple[Pool, PostgresEven
         await pool.close()
 
 
-def _runner(name: str, pool: Pool, store: EventLog, sealer: Sealer, calls: Calls | None) -> Runner[Any]:
+def runner_of(  # noqa: PLR0913  # what a runner is made of, and what tests change of it
+    name: str,
+    connect: Callable[[], Awaitable[Connection]],
+    store: EventLog,
+    sealer: Sealer,
+    *,
+    calls: Calls | None = None,
+    pace: Pace | None = None,
+    lease_s: float = 5.0,
+    version: int = 1,
+) -> Runner[Any]:
+    """Return what folds a version of projection *name*; its port calls are counted by *calls*, if given."""
     projection, tables = PROJECTIONS[name]
     checkpoints: Checkpoints[Any] = PostgresCheckpoints(
-        dedicated(pool),
+        connect,
         name=projection.name,
-        version=projection.version,
+        version=version,
         owner=f"{platform.node()}:{os.getpid()}",
-        tables=lambda connection: tables(connection, sealer),
+        tables=lambda connection: tables(connection, sealer, version),
+        lease_s=lease_s,
     )
     source: EventLog = HealingLog(store)
-    return Runner(projection, counted(calls, source, "log"), counted(calls, checkpoints, "checkpoints"), Pace())
-
-
-async def _run(runner: Runner[Any], stop_event: asyncio.Event) -> None:
-    try:
-        await runner.run(stop_event)
-    except Stopped as error:
-        log.error("projection_stopped", projection=runner.projection.name, error=str(error))  # noqa: TRY400  # logged with its trace before
-        await stop_event.wait()
+    return Runner(projection, counted(calls, source, "log"), counted(calls, checkpoints, "checkpoints"), pace)
 
 
 class HealingLog:

@@ -105,11 +105,41 @@ class Runner(Generic[T]):
                     self._claim = None
                     _log.warning("projection_taken_over", projection=self.projection.name)
         finally:
-            await self._leave()
+            await self.leave()
 
-    async def step(self) -> int:
+    @property
+    def claim(self) -> Claim | None:
+        """The claim in hand."""
+        return self._claim
+
+    def forget(self) -> None:
+        """Take up the projection anew before the next step."""
+        self._claim = None
+
+    async def claimed(self) -> bool:
+        """
+        Claim the projection if it is not claimed; return whether it is ours.
+
+        Raises:
+            Fenced: Someone else took it meanwhile.
+            Unavailable: Try again later.
+        """
+        if self._claim is None:
+            self._claim = await self._checkpoints.claim()
+            if self._claim is None:
+                return False
+            self.positions = dict(self._claim.positions)
+            self._renewed_at = self._pace.monotonic()
+            _log.info("projection_claimed", projection=self.projection.name, epoch=self._claim.epoch)
+        await self._renew(self._claim)
+        return True
+
+    async def step(self, *, up_to: Mapping[str, int] | None = None) -> int:
         """
         Fold one batch of each log; claim the projection before when needed.
+
+        Args:
+            up_to: Last position to fold, per log; absent: the newest.
 
         Returns:
             Number of events folded, 0 when there are none or someone else owns the projection.
@@ -119,21 +149,16 @@ class Runner(Generic[T]):
             Stopped: An event cannot be folded.
             Unavailable: Try again later.
         """
-        if self._claim is None:
-            self._claim = await self._checkpoints.claim()
-            if self._claim is None:
-                return 0
-            self.positions = dict(self._claim.positions)
-            self._renewed_at = self._pace.monotonic()
-            _log.info("projection_claimed", projection=self.projection.name, epoch=self._claim.epoch)
-        await self._renew(self._claim)
-        return sum([await self._step_of(self._claim, log) for log in self.projection.logs])
+        if not await self.claimed() or self._claim is None:
+            return 0
+        bounds = up_to or {}
+        return sum([await self._step_of(self._claim, log, bounds.get(log)) for log in self.projection.logs])
 
-    async def _step_of(self, claim: Claim, log: str) -> int:
+    async def _step_of(self, claim: Claim, log: str, up_to: int | None) -> int:
         after = self.positions[log]
 
         async def read() -> list[Recorded[Event]]:
-            return await self._source.read_log(log, after=after, limit=self._pace.batch_events)
+            return await self._source.read_log(log, after=after, limit=self._pace.batch_events, up_to=up_to)
 
         done = 0
         for batch in _cut(await self._tried(claim, f"{log}@{after + 1}", read), self._pace.batch_rows):
@@ -210,7 +235,8 @@ class Runner(Generic[T]):
         longest = min(self._pace.backoff_max_s, self._pace.backoff_s * 2.0 ** min(failures, 20))
         return longest * (0.1 + 0.9 * self._pace.jitter())
 
-    async def _leave(self) -> None:
+    async def leave(self) -> None:
+        """Give the projection back and drop the connection."""
         try:
             if self._claim is not None:
                 await self._checkpoints.release(self._claim)
