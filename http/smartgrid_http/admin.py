@@ -31,6 +31,16 @@ async def list_projections(services: NamedDependency[Services]) -> Answer:
 @get("/api/v1/admin/projections/{name:str}", opt=describe("One projection", answers={200: Projections}))
 async def get_projection(name: FromPath[str], services: NamedDependency[Services]) -> Answer:
     """Answer position, head and lag of one projection."""
+    return await projection_answer(services, name)
+
+
+async def projection_answer(services: Services, name: str) -> Answer:
+    """
+    Answer projection *name*.
+
+    Raises:
+        Problem: 404: there is none of that name.
+    """
     found = [one for one in await _progress(services) if one.name == name]
     if not found:
         raise Problem(404, "not_found", "There is no such projection")

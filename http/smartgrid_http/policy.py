@@ -107,5 +107,29 @@ POLICY: dict[tuple[str, str], Access] = {
     ("GET", "/api/v1/users"): Access(least="admin", service="users", strict=True),
     ("GET", "/api/v1/admin/projections"): Access(least="admin", service="users", strict=True),
     ("GET", "/api/v1/admin/projections/{name}"): Access(least="admin", service="users", strict=True),
+    ("POST", "/api/v1/admin/projections/{name}/rebuild"): Access(
+        least="admin", service="users", body="optional", strict=True
+    ),
+    ("GET", "/api/v1/admin/projections/{name}/rebuilds/{rebuild_id}"): Access(
+        least="admin", service="users", strict=True
+    ),
+    ("GET", "/api/v1/admin/projections/{name}/rebuilds/{rebuild_id}/diff"): Access(
+        least="admin", service="users", strict=True
+    ),
+    ("POST", "/api/v1/admin/projections/{name}/switch"): Access(
+        least="admin", service="users", body="json", strict=True
+    ),
+    ("POST", "/api/v1/admin/projections/{name}/abort"): Access(
+        least="admin", service="users", body="json", strict=True
+    ),
+    ("POST", "/api/v1/admin/projections/{name}/rollback"): Access(
+        least="admin", service="users", body="optional", strict=True
+    ),
+    ("POST", "/api/v1/admin/projections/{name}/pause"): Access(
+        least="admin", service="users", body="optional", strict=True
+    ),
+    ("POST", "/api/v1/admin/projections/{name}/resume"): Access(
+        least="admin", service="users", body="optional", strict=True
+    ),
 }
 """Method and path template to access. Parameters are ``{name}``, each one path segment."""

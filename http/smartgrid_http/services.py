@@ -26,6 +26,7 @@ from smartgrid_projections.queries.standing import Waiting
 from smartgrid_projections.queries.stats import StatsSource
 from smartgrid_projections.queries.trends import TrendsSource
 from smartgrid_projections.queries.users import Users
+from smartgrid_projections.versions import Versions
 
 T = TypeVar("T")
 
@@ -57,6 +58,7 @@ class Services:
         users: Accounts as lists show them.
         waiting: Waits until projections come far enough.
         standings: How far projections are.
+        versions: Versions of projections.
         stats: What statistics of sensors read.
         trends: What consumption trends read.
         tz: Default zone of local days.
@@ -90,6 +92,7 @@ class Services:
     users: Users | None = None
     waiting: Waiting | None = None
     standings: Standings | None = None
+    versions: Versions | None = None
     stats: StatsSource | None = None
     trends: TrendsSource | None = None
     tz: str = "Europe/Tirane"

@@ -29,6 +29,7 @@ from smartgrid_adapters.postgres.queries.users import PostgresUsers
 from smartgrid_adapters.postgres.sealing import PostgresDataKeys
 from smartgrid_adapters.postgres.stats import PostgresStats
 from smartgrid_adapters.postgres.trends import PostgresTrends
+from smartgrid_adapters.postgres.versions import PostgresVersions
 from smartgrid_adapters.sealing import KeySealer, master_key
 from smartgrid_adapters.tokens import BootstrapFile, JwtAccessTokens, SigningKey, load_keys
 from smartgrid_commands.identity import Identity
@@ -126,6 +127,7 @@ async def build_services(settings: Settings, url: str) -> AsyncGenerator[Service
             users=PostgresUsers(pool, sealer),
             waiting=Waiting(standings),
             standings=standings,
+            versions=PostgresVersions(pool),
             stats=PostgresStats(pool),
             trends=PostgresTrends(pool, sealer),
             tz=settings.tz,

@@ -52,6 +52,14 @@ GET  /api/v1/users/me                           1++++3
 GET  /api/v1/users                              1333+3
 GET  /api/v1/admin/projections                  1333+3
 GET  /api/v1/admin/projections/{name}           1333+3
+POST /api/v1/admin/projections/{name}/rebuild   1333+3
+GET  /api/v1/admin/projections/{name}/rebuilds/{rebuild_id} 1333+3
+GET  /api/v1/admin/projections/{name}/rebuilds/{rebuild_id}/diff 1333+3
+POST /api/v1/admin/projections/{name}/switch    1333+3
+POST /api/v1/admin/projections/{name}/abort     1333+3
+POST /api/v1/admin/projections/{name}/rollback  1333+3
+POST /api/v1/admin/projections/{name}/pause     1333+3
+POST /api/v1/admin/projections/{name}/resume    1333+3
 """
 ROWS = {(method, path): cells for method, path, cells in (line.split() for line in TABLE.split("\n") if line)}
 PASSED = 204

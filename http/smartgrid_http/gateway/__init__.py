@@ -12,6 +12,7 @@ from smartgrid_http import (
     meters,
     probes,
     readings,
+    rebuilds,
     receipts,
     schemas,
     sensors,
@@ -26,7 +27,20 @@ from smartgrid_http.services import Services, present
 
 def litestar_handlers() -> list[HTTPRouteHandler]:
     """Return the handlers behind Litestar."""
-    modules = (admin, analytics, ingestion, metering, meters, probes, readings, receipts, schemas, sensors, users)
+    modules = (
+        admin,
+        analytics,
+        ingestion,
+        metering,
+        meters,
+        probes,
+        readings,
+        rebuilds,
+        receipts,
+        schemas,
+        sensors,
+        users,
+    )
     return [handler for module in modules for handler in module.handlers]
 
 
