@@ -18,9 +18,9 @@ _HANDLED: Final = frozenset(
 )
 
 _BACKWARD: Final = {
-    "default": "the default was {old} and is {new}; put it back: what was stored without a value means {old}",
+    "default": "the default was {old!r} and is {new!r}; put it back: what was stored without a value means {old!r}",
     "choice": "{old} is no longer allowed; allow it: it may be stored",
-    "constraint": "{key} was {old} and is {new}; put it back: what is stored was written under it",
+    "constraint": "{key} was {old!r} and is {new!r}; put it back: what is stored was written under it",
     "enum": "{old} became {new}; allow all values that were: they may be stored",
     "required": "is required now; give it a default: what is stored lacks it",
     "gone": "is gone; put it back: what is stored has it, and it would be dropped in silence",
@@ -54,8 +54,6 @@ class _Comparison(Struct, frozen=True):
 
     def _breaks(self, path: str, old: Schema, new: Schema) -> Iterator[_Finding]:
         old, new = _resolved(old, self.old_root), _resolved(new, self.new_root)
-        if "default" in old and old["default"] != new.get("default", ...):  # what is default is not stored
-            yield self._found(path, "default", old["default"], new.get("default", "none"))
         if "anyOf" in old or "anyOf" in new:
             wider = list(new.get("anyOf", [new]))
             for choice in old.get("anyOf", [old]):
@@ -83,7 +81,8 @@ class _Comparison(Struct, frozen=True):
             yield self._found(f"{path}.{name}", "required", "", "")
         for name, shape in old.get("properties", {}).items():
             if name in new.get("properties", {}):
-                yield from self._breaks(f"{path}.{name}", shape, new["properties"][name])
+                optional = name not in new.get("required", ())
+                yield from self._part(f"{path}.{name}", shape, new["properties"][name], optional=optional)
             elif not self.dropping:
                 yield self._found(f"{path}.{name}", "gone", "", "")
 
@@ -93,9 +92,15 @@ class _Comparison(Struct, frozen=True):
         before, after = old.get("prefixItems", []), new.get("prefixItems", [])
         for index, shape in enumerate(before):
             if index < len(after):
-                yield from self._breaks(f"{path}[{index}]", shape, after[index])
+                optional = index >= new.get("minItems", 0)
+                yield from self._part(f"{path}[{index}]", shape, after[index], optional=optional)
             elif not self.dropping:
                 yield self._found(f"{path}[{index}]", "gone", "", "")
+
+    def _part(self, path: str, old: Schema, new: Schema, *, optional: bool) -> Iterator[_Finding]:
+        if optional and "default" in old and old["default"] != new.get("default", ...):  # what is default is not stored
+            yield self._found(path, "default", old["default"], new.get("default"))
+        yield from self._breaks(path, old, new)
 
     def _found(self, path: str, kind: str, old: object, new: object, key: str = "") -> _Finding:
         return _Finding(path, self.words[kind].format(old=old, new=new, key=key))
@@ -124,11 +129,12 @@ def breaks(frozen: Schema, today: Schema, *, readers: bool = False) -> list[str]
         >>> breaks({"anyOf": [text, number]}, {"anyOf": [text]})
         ['$: integer is no longer allowed; allow it: it may be stored']
     """
-    found = {one.path: one for one in _Comparison(frozen, today, _BACKWARD, dropping=False).run()}
+    found = list(_Comparison(frozen, today, _BACKWARD, dropping=False).run())
     if readers:
-        for one in _Comparison(today, frozen, _FORWARD, dropping=True).run():
-            found.setdefault(one.path, one)
-    return [f"{one.path}: {one.text}" for one in found.values()]
+        known = {one.path for one in found}  # one problem of a place is enough
+        back = _Comparison(today, frozen, _FORWARD, dropping=True).run()
+        found += [one for one in back if one.path not in known]
+    return [f"{one.path}: {one.text}" for one in found]
 
 
 def same(one: Schema, other: Schema) -> bool:
@@ -161,8 +167,10 @@ def _inlined(schema: Schema, root: Schema) -> Schema:
 
 def _resolved(schema: Schema, root: Schema) -> Schema:
     while "$ref" in schema:
-        reference = root["$defs"][schema["$ref"].rpartition("/")[2]]
-        schema = {**reference, **{key: value for key, value in schema.items() if key == "default"}}
+        schema = {
+            **{key: value for key, value in schema.items() if key == "default"},
+            **root["$defs"][schema["$ref"].rpartition("/")[2]],
+        }
     return {key: value for key, value in schema.items() if key not in _WORDS}
 
 

@@ -25,7 +25,7 @@ def json_schema_of(kind: type[Event], *, prose: bool = True) -> dict[str, Any]:
         'urn:smartgrid:schema:identity.password-changed.v1'
     """
     schema: dict[str, Any] = {"$schema": DIALECT, "$id": f"urn:smartgrid:schema:{name_of(kind)}"}
-    schema |= msgspec.json.schema(kind)
+    schema |= msgspec.json.decode(msgspec.json.encode(msgspec.json.schema(kind)))  # so that a default () is []
     return schema if prose else _without_prose(schema)
 
 
