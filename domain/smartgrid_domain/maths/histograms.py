@@ -38,6 +38,8 @@ WIDTHS: Final[Mapping[str, int]] = MappingProxyType(
 _STEEPNESS: Final = 50  # an edge is at most 1/50 above the one before
 _INT64: Final = 2**63
 _LAST: Final = 0x80  # a varint's bytes but the last have this bit
+_DENSE: Final = 4  # so many places for each row, and adding into all of them is less work than sorting the rows
+_EXACT: Final = 2**53  # whole numbers up to here are float64 too
 
 
 @cache
@@ -192,6 +194,12 @@ def grouped(owners: Ints, bins: Ints, counts: Ints | None, number: int) -> Histo
         return Histograms(np.zeros(number + 1, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64))
     least = int(bins.min())
     span = int(bins.max()) - least + 1
+    if counts is not None and span * number <= _DENSE * len(bins):
+        dense = _dense(owners * span + (bins - least), counts, span * number)
+        if dense is not None:
+            rows = np.flatnonzero(dense)
+            offsets = np.searchsorted(rows, np.arange(0, span * number + 1, span, np.int64))
+            return Histograms(offsets.astype(np.int64), rows % span + least, dense[rows])
     if span * number < _INT64:  # one number tells bucket and bin: sorting it is all the work
         keys = owners * span + (bins - least)
         if counts is None:
@@ -216,6 +224,14 @@ def grouped(owners: Ints, bins: Ints, counts: Ints | None, number: int) -> Histo
         owners, bins, counts = owners[full], bins[full], counts[full]
     offsets = np.searchsorted(owners, np.arange(number + 1, dtype=np.int64))
     return Histograms(offsets.astype(np.int64), bins, counts)
+
+
+def _dense(keys: Ints, counts: Ints, number: int) -> Ints | None:
+    """Return the sum of the *counts* of each key below *number*, None where floating point might round one."""
+    most = max(int(counts.max()), -int(counts.min()))
+    if most * len(counts) >= _EXACT:
+        return None
+    return np.bincount(keys, counts, number).astype(np.int64)
 
 
 def _firsts(keys: Ints) -> Ints:
@@ -310,7 +326,7 @@ def decoded(each: Sequence[bytes]) -> Histograms:
         Histograms(offsets=array([0, 0, 2]), bins=array([2300, 2301]), counts=array([2, 1]))
     """
     data = np.frombuffer(b"".join(each), np.uint8)
-    cuts = np.cumsum([0, *(len(one) for one in each)])
+    cuts = np.cumsum([0, *map(len, each)])
     if not len(data):
         return Histograms(np.zeros(len(cuts), np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64))
     ends = np.flatnonzero(data < _LAST) + 1
@@ -321,8 +337,14 @@ def decoded(each: Sequence[bytes]) -> Histograms:
     loose = (lasts == 0) & (lengths > 1) | (lengths > 9) & (lasts > 1) | (lengths > 10)  # noqa: PLR2004  # 64 bits in sevens
     if not whole.all() or np.any(marks & 1) or loose.any():
         raise ValueError("a histogram is damaged")
-    shifts = (np.arange(len(data)) - np.repeat(starts, lengths)).astype(np.uint64) * np.uint64(7)
-    values = np.add.reduceat((data & np.uint8(_LAST - 1)).astype(np.uint64) << shifts, starts)
+    values = (data[starts] & np.uint8(_LAST - 1)).astype(np.uint64)
+    long = np.flatnonzero(lengths > 1)  # few: nearly all gaps and counts fit into one byte
+    place = 1
+    while len(long):
+        part = (data[starts[long] + place] & np.uint8(_LAST - 1)).astype(np.uint64)
+        values[long] |= part << np.uint64(7 * place)
+        place += 1
+        long = long[lengths[long] > place]
     offsets = (marks // 2).astype(np.int64)
     gaps, counts = values[0::2].astype(np.int64), values[1::2].astype(np.int64)
     firsts = offsets[:-1][np.diff(offsets) > 0]

@@ -166,30 +166,35 @@ def merge(*parts: Rollups) -> Rollups:
         >>> merge(part, part).q
         array([18])
     """
+    return regroup(joined(*parts))
+
+
+def joined(*parts: Rollups) -> Rollups:
+    """Return the buckets of some parts, part after part: what :func:`regroup` takes, not yet sorted or added up."""
     filled = [part for part in parts if len(part)]
     if not filled:
         return empty()
+    if len(filled) == 1:
+        return filled[0]
     sizes = np.cumsum([0, *(len(part.histograms.bins) for part in filled)])[:-1].tolist()
-    return regroup(
-        Rollups(
-            series=np.concatenate([part.series for part in filled]),
-            start_us=np.concatenate([part.start_us for part in filled]),
-            n=np.concatenate([part.n for part in filled]),
-            s=np.concatenate([part.s for part in filled]),
-            q=np.concatenate([part.q for part in filled]),
-            low=np.concatenate([part.low for part in filled]),
-            high=np.concatenate([part.high for part in filled]),
-            histograms=Histograms(
-                np.concatenate(
-                    [
-                        np.zeros(1, np.int64),
-                        *(part.histograms.offsets[1:] + size for part, size in zip(filled, sizes, strict=True)),
-                    ]
-                ),
-                np.concatenate([part.histograms.bins for part in filled]),
-                np.concatenate([part.histograms.counts for part in filled]),
+    return Rollups(
+        series=np.concatenate([part.series for part in filled]),
+        start_us=np.concatenate([part.start_us for part in filled]),
+        n=np.concatenate([part.n for part in filled]),
+        s=np.concatenate([part.s for part in filled]),
+        q=np.concatenate([part.q for part in filled]),
+        low=np.concatenate([part.low for part in filled]),
+        high=np.concatenate([part.high for part in filled]),
+        histograms=Histograms(
+            np.concatenate(
+                [
+                    np.zeros(1, np.int64),
+                    *(part.histograms.offsets[1:] + size for part, size in zip(filled, sizes, strict=True)),
+                ]
             ),
-        )
+            np.concatenate([part.histograms.bins for part in filled]),
+            np.concatenate([part.histograms.counts for part in filled]),
+        ),
     )
 
 

@@ -14,7 +14,7 @@ from smartgrid_domain.maths.calendar import Interval, bounds, instant, microseco
 from smartgrid_domain.maths.exact import Numbers
 from smartgrid_domain.maths.histograms import WIDTHS, doubled_midpoint
 from smartgrid_domain.maths.quantities import MEASURANDS, Ints
-from smartgrid_domain.maths.rollups import Rollups, mean, merge, regroup, variance
+from smartgrid_domain.maths.rollups import Rollups, joined, mean, regroup, variance
 from smartgrid_projections.read_models.aggregates import LEVELS_US, fold_readings
 from smartgrid_projections.register import Readings, SeriesName
 
@@ -240,7 +240,7 @@ def cover(start: int, end: int, level: int) -> list[Span]:
 def _rows(snapshot: Snapshot, query: StatsQuery, edges: Ints, clipped: Ints) -> list[StatsRow]:
     measurand_of = {series_id: name.measurand for series_id, name in snapshot.series.items()}
     readings = snapshot.readings
-    parts = merge(snapshot.rollups, fold_readings(readings, measurand_of, _starts(edges, readings.measured_at_us)))
+    parts = joined(snapshot.rollups, fold_readings(readings, measurand_of, _starts(edges, readings.measured_at_us)))
     if not len(parts):
         return []
     groups = sorted({(name.subject_id, name.measurand) for name in snapshot.series.values()})
