@@ -1,7 +1,7 @@
 """Another version of a read model beside the one in use, over PostgreSQL: build, compare, switch, return."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -134,7 +134,7 @@ class World:
 
 
 @asynccontextmanager
-async def world_of(database: str, recorder: Recorder) -> AsyncIterator[World]:
+async def world_of(database: str, recorder: Recorder) -> AsyncGenerator[World]:
     await store(database, recorder)
     pool = await open_pool(database)
     world = World(database, pool, recorder)

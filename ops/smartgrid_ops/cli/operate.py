@@ -26,7 +26,7 @@ def migrate() -> None:
     from smartgrid_adapters.postgres.migrate import MigrationFailed, expected_version  # noqa: PLC0415
     from smartgrid_adapters.postgres.migrate import migrate as migrate_database  # noqa: PLC0415
 
-    with exit_codes(), _database(settings_of()) as url:
+    with exit_codes(), database(settings_of()) as url:
         try:
             for name in asyncio.run(migrate_database(url)):
                 typer.echo(f"applied {name}")
@@ -40,7 +40,7 @@ def doctor() -> None:
     """Say whether database and machine are fit; ends with 2 if something must be changed."""
     from smartgrid_ops.doctor import examine_host, examine_migrations, examine_store  # noqa: PLC0415
 
-    with exit_codes(), _database(settings_of()) as url:
+    with exit_codes(), database(settings_of()) as url:
         findings = [*examine_host(), *asyncio.run(examine_store(url)), asyncio.run(examine_migrations(url))]
     for finding in findings:
         verdict = "bad" if finding.refuses else "look" if finding.problem else "ok"
@@ -68,7 +68,7 @@ def bootstrap_code() -> None:
         async with build_services(settings, url) as services:
             return services.identity is not None and await services.identity.issue_bootstrap_code()
 
-    with exit_codes(), _database(settings) as url:
+    with exit_codes(), database(settings) as url:
         if not asyncio.run(issue(url)):
             typer.echo("smartgrid: there is an admin already", err=True)
             raise typer.Exit(CRASH)
@@ -76,7 +76,7 @@ def bootstrap_code() -> None:
 
 
 @contextlib.contextmanager
-def _database(settings: Settings) -> Generator[str, None, None]:
+def database(settings: Settings) -> Generator[str, None, None]:
     """Give the database: the external one, the one that runs in this home, or that one started for the moment."""
     from smartgrid_ops.embedded_postgres import EmbeddedPostgres, PostgresUnusable, attach  # noqa: PLC0415
 
