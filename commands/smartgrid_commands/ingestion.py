@@ -316,7 +316,9 @@ def outcome_of(call: Many, prepared: Prepared, *, verdicts: bool) -> Outcome:
     errors = dict(prepared.errors)
     for row in np.flatnonzero(state > DUPLICATE).tolist():
         index = int(columns.item[row])
-        errors[index] = _error_of(index, int(state[row]), columns.sources[columns.source_of[row]], _held(call, row))
+        errors[index] = _error_of(
+            index, int(state[row]), columns.sources[int(columns.source_of[row])], _held(call, row)
+        )
     duplicates = int((state == DUPLICATE).sum())
     events = call.event[state == ACCEPTED]
     outcome = Outcome(

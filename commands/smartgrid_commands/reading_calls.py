@@ -229,7 +229,7 @@ class Many(Caller):
         columns = self.columns
         self.ids = reading_ids(columns.sources, columns.source_of, columns.measured_at, columns.seq)
         for row, (replaced, _) in columns.corrects.items():
-            source = columns.sources[columns.source_of[row]]
+            source = columns.sources[int(columns.source_of[row])]
             made = reading_id(source, int(columns.measured_at[row]), int(columns.seq[row]), replaced)
             self.ids[row] = np.frombuffer(made, np.uint8)
 

@@ -265,7 +265,7 @@ def _new_places(call: Call) -> dict[Owner, Location | str]:
     if isinstance(call, One):
         return {call.source.owner: call.place} if call.place is not None else {}
     columns = call.columns
-    used = np.unique(columns.source_of[call.pending()]).tolist()
+    used: list[int] = np.unique(columns.source_of[call.pending()]).tolist()
     wanted = {columns.sources[source].owner for source in used} & call.unknown
     return {owner: place for owner, (_, place) in columns.places.items() if owner in wanted}
 
@@ -293,7 +293,13 @@ def _values(storing: Sequence[Call]) -> _Values:
             columns.mantissa[rows], call.canonical[rows], columns.exponent[rows], columns.quality[rows], call.ids[rows]
         )
     parts = [_values([call]) for call in storing]
-    return _Values(*(np.concatenate([part[at] for part in parts]) for at in range(5)))
+    return _Values(
+        np.concatenate([part.mantissa for part in parts]),
+        np.concatenate([part.canonical for part in parts]),
+        np.concatenate([part.exponent for part in parts]),
+        np.concatenate([part.quality for part in parts]),
+        np.concatenate([part.ids for part in parts]),
+    )
 
 
 def _packed(
@@ -340,7 +346,8 @@ def _mark(origin: Origin, event: Ints) -> None:
         call.event[origin.row] = event
         call.state[origin.row] = ACCEPTED
         return
-    for number, row, index in zip(origin.owner.tolist(), origin.row.tolist(), event.tolist(), strict=True):
+    owners: list[int] = origin.owner.tolist()
+    for number, row, index in zip(owners, origin.row.tolist(), event.tolist(), strict=True):
         call = origin.calls[number]
         if isinstance(call, One):
             call.event, call.state = index, ACCEPTED

@@ -151,11 +151,13 @@ def one_of(item: Item, now_us: int, latest_us: int) -> One | list[Finding]:
     if isinstance(item, SensorReading):
         found = sensor_findings(item, latest_us)
         source = None if found else sensor_source(item.sensor_id, item.sensor_type, item.phase, item.unit)
-        value, place = item.value, _place(item)
+        value = item.value
+        place: Location | str | None = _place(item)
     else:
         found = meter_findings(item, latest_us)
         source = None if found else meter_source(item.meter_id, item.register, item.unit)
-        value, place = item.reading, item.customer_id or None
+        value = item.reading
+        place = item.customer_id or None
     if source is None:
         return found
     mantissa, exponent = decimal_of(value)
@@ -319,7 +321,8 @@ def _extras(items: Sequence[Item], rows: Rows) -> None:
         made = ((row, correction_of(item)) for row, item in enumerate(items))
         rows.corrects.update({row: correction for row, correction in made if correction is not None})
     seen: set[int] = set()
-    for row, (source, item) in enumerate(zip(rows.source_of.tolist(), items, strict=True)):
+    owners: list[int] = rows.source_of.tolist()
+    for row, (source, item) in enumerate(zip(owners, items, strict=True)):
         if source in seen:
             continue
         place = _place(item) if isinstance(item, SensorReading) else item.customer_id or None

@@ -51,7 +51,8 @@ class Origin:
 
     def extras(self, start: int, end: int) -> Iterable[tuple[tuple[bytes, str] | None, Sent | None]]:
         """Yield what each row corrects, and its metadata."""
-        for number, row in zip(self.owner[start:end].tolist(), self.row[start:end].tolist(), strict=True):
+        owners: list[int] = self.owner[start:end].tolist()
+        for number, row in zip(owners, self.row[start:end].tolist(), strict=True):
             call = self.calls[number]
             if isinstance(call, Many):
                 yield call.columns.corrects.get(row), call.columns.metadata.get(row)
@@ -196,5 +197,5 @@ class Packer:
         place = {name: at for at, name in enumerate(names)}
         of_call = {id(call): place[call.correlation_id or ""] for call in callers}
         calls = self._origin.calls
-        numbers = [of_call[id(calls[number])] for number in self._origin.owner[start:end].tolist()]
-        return names, np.array(numbers, np.int64)
+        owners: list[int] = self._origin.owner[start:end].tolist()
+        return names, np.array([of_call[id(calls[number])] for number in owners], np.int64)

@@ -159,7 +159,8 @@ def reading_ids(sources: Sequence[Source], source_of: Ints, measured_at: Ints, s
         Equal to :func:`reading_id` of each row.
     """
     prefixes = [source.prefix for source in sources]
-    owners, times = source_of.tolist(), measured_at.tolist()
+    owners: list[int] = source_of.tolist()
+    times: list[int] = measured_at.tolist()
     if bool((seq == NO_SEQ).all()):
         digests = [sha1(prefixes[s] + b"%d|-" % t).digest() for s, t in zip(owners, times, strict=True)]  # noqa: S324  # RFC 9562 wants SHA-1
     else:

@@ -87,9 +87,10 @@ def _usual(chars: Bytes, length: int) -> tuple[Ints, Flags]:
         return np.zeros(count, np.int64), np.zeros(count, np.bool_)
     numbers = chars.astype(np.int64) - ord("0")
     places = [*_DIGITS, *range(_SECONDS + 1, end)]
+    sign = np.ones(count, np.int64)
     if zoned:
         places += [end + 1, end + 2, end + 4, end + 5]
-        sign = np.where(chars[:, end] == ord("-"), -1, 1)
+        sign[chars[:, end] == ord("-")] = -1
         usual &= (chars[:, end] == ord("+")) | (chars[:, end] == ord("-"))
         usual &= chars[:, end + 3] == ord(":")
     else:
@@ -127,4 +128,5 @@ def _days(year: Ints, month: Ints, day: Ints) -> Ints:
     era = year // 400
     of_era = year - era * 400
     of_year = (153 * ((month + 9) % 12) + 2) // 5 + day - 1
-    return era * 146_097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year - 719_468
+    days: Ints = era * 146_097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year - 719_468
+    return days

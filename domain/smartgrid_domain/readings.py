@@ -293,8 +293,11 @@ def meter_of(value: object, latest_us: int) -> tuple[MeterReading | None, list[F
 
 def item_of(value: object, latest_us: int) -> tuple[Item | None, list[Finding]]:
     """Return *value* as an item of a meter when it has a ``meter_id``, else of a sensor; as :func:`sensor_of`."""
-    of_meter = isinstance(value, Mapping) and "meter_id" in value
-    return meter_of(value, latest_us) if of_meter else sensor_of(value, latest_us)
+    return meter_of(value, latest_us) if _names_a_meter(value) else sensor_of(value, latest_us)
+
+
+def _names_a_meter(value: object) -> bool:
+    return isinstance(value, Mapping) and "meter_id" in value
 
 
 def _text(value: object) -> str | None:

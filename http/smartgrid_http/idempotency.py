@@ -6,7 +6,7 @@ events instead (``smartgrid_http.hot.ingest``).
 """
 
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -69,7 +69,7 @@ def in_progress() -> Problem:
 
 
 @contextlib.asynccontextmanager
-async def held(keys: IdempotencyKeys | None, lease: Lease | None) -> Any:  # noqa: ANN401  # an async context manager
+async def held(keys: IdempotencyKeys | None, lease: Lease | None) -> AsyncGenerator[None, None]:
     """
     Give *lease* back when what is done inside ends without an answer that counts.
 

@@ -62,10 +62,10 @@ def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 async def store(place: str | None) -> AsyncIterator[Store]:
     clock = FixedClock(NOW)
     if place is None:
-        log = MemoryEventStore(sealer=KeySealer(MemoryDataKeys(), b"m" * 32))
+        memory = MemoryEventStore(sealer=KeySealer(MemoryDataKeys(), b"m" * 32))
         keys = MemoryIdempotencyKeys()
-        ingestion = Ingestion(MemoryReadingStore(log, keys), clock)
-        yield Store(ingestion, log, keys, ingestion)
+        ingestion = Ingestion(MemoryReadingStore(memory, keys), clock)
+        yield Store(ingestion, memory, keys, ingestion)
         return
     pool = await open_pool(place)
     sealer = KeySealer(PostgresDataKeys(pool), b"m" * 32)
@@ -98,6 +98,13 @@ def verdict(outcome: Outcome) -> str:
     return "duplicate" if outcome.duplicates else "accepted"
 
 
+def series_of(event: ReadingsRecorded | MeterReadingsRecorded, index: int) -> tuple[str, str]:
+    """Return owner and measurand of a series."""
+    if isinstance(event, ReadingsRecorded):
+        return event.series[index].sensor_id, event.series[index].sensor_type
+    return event.series[index].meter_id, event.series[index].register
+
+
 async def log_rows(log: EventStore, wanted: Callable[[str], bool] = lambda _: True) -> list[tuple[object, ...]]:
     """Return (owner, measurand, µs, seq, mantissa, exponent, id replaced) of all readings in the log, in order."""
     found: list[tuple[object, ...]] = []
@@ -108,12 +115,10 @@ async def log_rows(log: EventStore, wanted: Callable[[str], bool] = lambda _: Tr
         rows = unpack(event)
         replaced = {correction.row: correction.event_id for correction in rows.corrects}
         for row, index in enumerate(rows.series_index.tolist()):
-            series = event.series[index]
-            owner = series.sensor_id if hasattr(series, "sensor_id") else series.meter_id
-            kind = series.sensor_type if hasattr(series, "sensor_type") else series.register
+            owner, kind = series_of(event, index)
             key = (owner, kind, int(rows.measured_at_us[row]), int(rows.seq[row]))
             value = (int(rows.mantissa[row]), int(rows.exponent[row]))
-            if wanted(str(owner)):
+            if wanted(owner):
                 found.append((*key, *value, replaced.get(row)))
     return found
 
@@ -203,10 +208,11 @@ async def test_event_holds_one_shard_and_kind_and_at_most_4096_rows(store: Store
 
     outcome = await store.ingestion.record_many(prepared(items), SENDER, atomic=False, verdicts=False)
 
-    events = [r for r in await store.log.read_log("telemetry", limit=100) if isinstance(r.event, ReadingsRecorded)]
+    recorded = await store.log.read_log("telemetry", limit=100)
+    events = [(r.stream, r.event) for r in recorded if isinstance(r.event, ReadingsRecorded)]
     assert outcome.accepted == 15_000
-    assert sum(r.event.count for r in events) == 15_000
-    assert all(r.event.count <= 4096 and r.stream == f"readings:{r.event.shard}" for r in events)
+    assert sum(event.count for _, event in events) == 15_000
+    assert all(event.count <= 4096 and stream == f"readings:{event.shard}" for stream, event in events)
 
 
 async def test_answer_is_kept_in_the_commit_of_the_events(store: Store) -> None:

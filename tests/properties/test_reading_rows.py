@@ -97,11 +97,11 @@ def meter_items(draw: st.DrawFn) -> MeterReading:
 
 
 def row_of(rows: Rows, row: int) -> tuple[object, ...]:
-    source = rows.sources[rows.source_of[row]]
+    source = rows.sources[int(rows.source_of[row])]
     value = int(rows.mantissa[row]), int(rows.exponent[row]), int(rows.quality[row])
     untimed = rows.untimed is not None and bool(rows.untimed[row])
     key = int(rows.measured_at[row]), int(rows.seq[row])
-    return (source, *key, *value, untimed, rows.corrects.get(row), rows.metadata.get(row))
+    return source, *key, *value, untimed, rows.corrects.get(row), rows.metadata.get(row)
 
 
 def row_of_one(one: One) -> tuple[object, ...]:

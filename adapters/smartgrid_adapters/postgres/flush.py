@@ -103,7 +103,11 @@ class PostgresReadingStore:
         self._watchful = 0
         self._receipts = Receipts()
         others = self._writer.on_down
-        self._writer.on_down = lambda log: self._on_down(log, others)
+
+        def on_down(log: str) -> None:
+            self._on_down(log, others)
+
+        self._writer.on_down = on_down
 
     async def record(self, call: Call) -> None:
         if self._rows_waiting > QUEUE_ROWS:

@@ -65,18 +65,15 @@ class Register:
             await self._prepare_many(call)
             return
         source = call.source
-        if source.series not in self._series:
-            await self._learn_series([source])
+        await self._learn_series([source])
         call.series = self._series[source.series]
         if source.owner not in self._seen:
             await self._learn_seen([source.owner])
             call.unknown = source.owner not in self._seen
 
     async def _prepare_many(self, call: Many) -> None:
-        sources, series = call.columns.sources, self._series
-        missing = [source for source in sources if source.series not in series]
-        if missing:
-            await self._learn_series(missing)
+        sources = call.columns.sources
+        await self._learn_series(sources)
         call.series = np.array([self._series[source.series] for source in sources], np.int64)
         strangers = {source.owner for source in sources} - self._seen
         if strangers:
@@ -90,16 +87,17 @@ class Register:
         self._seen.update(owners)
 
     async def _learn_series(self, sources: Sequence[Source]) -> None:
-        keys = list({source.series for source in sources})
-        if len(self._series) + len(keys) > _MOST_CACHED:
-            self._series.clear()
+        while missing := {source.series for source in sources if source.series not in self._series}:
+            if len(self._series) > _MOST_CACHED:
+                self._series.clear()
+            await self._fetch_series(list(missing))
+
+    async def _fetch_series(self, keys: Sequence[Series]) -> None:
         columns = [list(column) for column in zip(*keys, strict=True)]
 
         async def unit(conn: Connection) -> None:
-            for _ in range(2):
-                rows = await (await conn.execute(_SERIES, columns)).fetchall()
-                if len(rows) == len(keys):
-                    break
+            rows = await (await conn.execute(_SERIES, columns)).fetchall()
+            if len(rows) < len(keys):
                 await conn.execute(_NEW_SERIES, columns)
                 rows = await (await conn.execute(_SERIES, columns)).fetchall()
             self._series.update({keys[number - 1]: series_id for number, series_id in rows})
@@ -107,7 +105,7 @@ class Register:
         await run_safely(self._pool, unit)
 
     async def _learn_seen(self, owners: Iterable[Owner]) -> None:
-        streams = {f"{subject}:{key}": (subject, key) for subject, key in owners}
+        streams = {f"{owner[0]}:{owner[1]}": owner for owner in owners}
 
         async def unit(conn: Connection) -> list[Any]:
             return await (await conn.execute(_SEEN, (list(streams),))).fetchall()
@@ -127,11 +125,13 @@ class Register:
                 await cursor.execute(_REVISIONS, arrays, prepare=True)
                 return await cursor.fetchall()
 
-        owners, rows = columns.owner.tolist(), columns.row.tolist()
+        owners: list[int] = columns.owner.tolist()
+        rows: list[int] = columns.row.tolist()
         found: dict[int, dict[int, list[Stored]]] = {}
         for at, revision, mantissa, exponent, quality, event_id, position in await run_safely(self._pool, unit):
             stored = Stored(revision, mantissa, exponent, quality, event_id.bytes, position)
-            found.setdefault(owners[at - 1], {}).setdefault(rows[at - 1], []).append(stored)
+            number = int(at) - 1
+            found.setdefault(owners[number], {}).setdefault(rows[number], []).append(stored)
         known = (await self._existing(replaced_by(calls))).__contains__
         for number in dict.fromkeys(owners):
             call, of_call = calls[number], found.get(number, {})

@@ -4,7 +4,7 @@ import csv
 import io
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 import numpy as np
@@ -81,12 +81,14 @@ def sensor_body(body: bytes, when: Clocked) -> SensorReading:
     Raises:
         Invalid: It is no item of a sensor, with every finding.
     """
-    return _one(body, _SENSOR, sensor_of, when)
+    item: SensorReading = _one(body, _SENSOR, sensor_of, when)
+    return item
 
 
 def meter_body(body: bytes, when: Clocked) -> MeterReading:
     """Return the only item of *body*, of a meter; as :func:`sensor_body`."""
-    return _one(body, _METER, meter_of, when)
+    item: MeterReading = _one(body, _METER, meter_of, when)
+    return item
 
 
 def _one(body: bytes, decoder: msgspec.json.Decoder[Any], judge: Judge, when: Clocked) -> Any:  # noqa: ANN401
@@ -149,7 +151,7 @@ def _of_value(body: bytes, when: Clocked) -> Prepared:
         return _of_raw([bytes(part) for part in parts], when, line_by_line=False)
     if found := explain(value, AnyBatch):
         raise invalid(found)
-    items: list[object] = value["readings"]  # type: ignore[index]  # explained above
+    items = cast("dict[str, list[object]]", value)["readings"]  # as explained
     _check_number(len(items), when)
     return _of_values(items, when)
 
@@ -197,7 +199,7 @@ def _of_raw(parts: Sequence[bytes], when: Clocked, *, line_by_line: bool) -> Pre
     for index, part in enumerate(parts):
         try:
             decoder, judge = (_METER, meter_of) if b'"meter_id"' in part else (_SENSOR, item_of)
-            sorter.add(index, _one(part, decoder, judge, when))  # type: ignore[arg-type]  # both judge items
+            sorter.add(index, _one(part, decoder, judge, when))
         except Invalid as error:
             if error.code == "validation_failed":
                 bad[index] = list(error.findings)

@@ -6,7 +6,7 @@ of one array alike.
 """
 
 import struct
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 import numpy as np
@@ -121,9 +121,10 @@ def _plain(value: Any, depth: int = 0) -> Any:  # noqa: ANN401  # whatever Messa
     if depth > 32:  # noqa: PLR2004  # as deep as JSON may be
         raise Invalid("too_deep", "nest at most 32 levels")
     if isinstance(value, dict):
-        return {str(key)[:64]: _plain(part, depth + 1) for key, part in value.items()}
+        members = cast("dict[object, object]", value)
+        return {str(key)[:64]: _plain(part, depth + 1) for key, part in members.items()}
     if isinstance(value, list):
-        return [_plain(part, depth + 1) for part in value]
+        return [_plain(part, depth + 1) for part in cast("list[object]", value)]
     return value
 
 
@@ -152,7 +153,7 @@ def _bad_list(value: object, pointer: str, kind: type) -> list[Finding]:
     kinds = (int, float) if kind is float else (int,)
     return [
         Finding(f"{pointer}/{at}", "wrong_type", "Expected a number" if kind is float else "Expected a whole number")
-        for at, part in enumerate(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        for at, part in enumerate(cast("list[object]", value))
         if not isinstance(part, kinds) or isinstance(part, bool)
     ][:100]
 
@@ -237,7 +238,8 @@ def _probe(series: ColumnSeries) -> SensorReading:
 
 def _fill_places(rows: Rows, series: list[ColumnSeries]) -> None:
     used, first = np.unique(rows.source_of, return_index=True)
-    for number, row in zip(used.tolist(), first.tolist(), strict=True):
+    numbers: list[int] = used.tolist()
+    for number, row in zip(numbers, first.tolist(), strict=True):
         place = series[number].location
         if place:
             owner = rows.sources[number].owner

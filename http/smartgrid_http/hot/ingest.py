@@ -21,7 +21,7 @@ from smartgrid_commands.ingestion import (
 from smartgrid_commands.reading_calls import Lease
 from smartgrid_commands.reading_items import Sender
 from smartgrid_commands.reading_rows import Owner
-from smartgrid_domain.readings import Item, MeterReading, SensorReading
+from smartgrid_domain.readings import AHEAD_US, Item, MeterReading, SensorReading
 from smartgrid_http.answers import Answer, answer
 from smartgrid_http.call import Call, call_of, principal_of
 from smartgrid_http.describe import Described
@@ -154,7 +154,7 @@ class Ingest:
 
     def _when(self, call: Call) -> Clocked:
         now_us = self._ingestion.now_us()
-        return Clocked(now_us, self._ingestion.latest_us(), call.limits.json(), call.limits.batch_items)
+        return Clocked(now_us, now_us + AHEAD_US, call.limits.json(), call.limits.batch_items)
 
     async def _one(self, scope: Scope, receive: Receive, read: Any) -> Answer:  # noqa: ANN401  # either decoder
         if scope["query_string"]:

@@ -28,13 +28,13 @@ AT = "2026-01-15T10:30:00Z"
 PLACE = {"lat": 41.3275, "lon": 19.8187}
 
 
-def reading(**changes: Any) -> dict[str, Any]:
+def reading(**changes: object) -> dict[str, Any]:
     """Return a good reading of a sensor with *changes*; None takes a field away."""
     item = {"sensor_id": "s1", "sensor_type": "voltage", "value": 220.5, "location": PLACE, "timestamp": AT}
     return {name: value for name, value in {**item, **changes}.items() if value is not None}
 
 
-def meter_reading(**changes: Any) -> dict[str, Any]:
+def meter_reading(**changes: object) -> dict[str, Any]:
     """Return a good reading of a meter with *changes*; None takes a field away."""
     item = {"meter_id": "m1", "customer_id": "c1", "reading": 1250.75, "timestamp": AT}
     return {name: value for name, value in {**item, **changes}.items() if value is not None}
@@ -68,11 +68,14 @@ class World:
                 rows.exponent.tolist(),
                 strict=True,
             ):
-                series: Any = event.series[index]
-                key = series.sensor_id if isinstance(event, ReadingsRecorded) else series.meter_id
-                kind = series.sensor_type if isinstance(event, ReadingsRecorded) else series.register
-                found.append((key, kind, at, float_of(mantissa, exponent)))
+                found.append((*_series_of(event, index), at, float_of(mantissa, exponent)))
         return found
+
+
+def _series_of(event: ReadingsRecorded | MeterReadingsRecorded, index: int) -> tuple[str, str]:
+    if isinstance(event, ReadingsRecorded):
+        return event.series[index].sensor_id, event.series[index].sensor_type
+    return event.series[index].meter_id, event.series[index].register
 
 
 def memory_world() -> World:
