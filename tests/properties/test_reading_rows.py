@@ -17,7 +17,8 @@ from smartgrid_commands.reading_rows import READING_NAMESPACE, Rows, reading_id,
 from smartgrid_commands.reading_times import ABSENT, BAD, times_of
 from smartgrid_domain.errors import Invalid
 from smartgrid_domain.instants import BadInstant
-from smartgrid_domain.readings import Item, MeterReading, Place, SensorReading, item_of, time_of
+from smartgrid_domain.reading_values import item_of
+from smartgrid_domain.readings import Item, MeterReading, Place, SensorReading, time_of
 from smartgrid_domain.strict_json import JSON_LIMITS
 from smartgrid_http.hot.bodies import Clocked, from_json, sensor_body
 from smartgrid_schemas.telemetry import Location

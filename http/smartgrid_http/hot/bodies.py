@@ -13,7 +13,8 @@ from msgspec import Raw, Struct
 from smartgrid_commands.ingestion import ItemError, Prepared
 from smartgrid_commands.reading_items import Bad, rows_of_items
 from smartgrid_domain.errors import Finding, Invalid
-from smartgrid_domain.readings import Item, MeterReading, SensorReading, item_of, meter_of, sensor_of
+from smartgrid_domain.reading_values import item_of, meter_of, sensor_of
+from smartgrid_domain.readings import Item, MeterReading, SensorReading
 from smartgrid_domain.strict_json import JsonLimits, escaped, key_count, shown, strict_value
 from smartgrid_http.findings import explain
 from smartgrid_http.problems import Problem, invalid
