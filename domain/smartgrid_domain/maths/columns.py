@@ -206,13 +206,13 @@ def unpack(event: ReadingsRecorded | MeterReadingsRecorded, *, normal: bool = Tr
         mantissa=mantissas,
         exponent=exponents,
         quality=_limited(event.qualities, count, 0, len(QUALITIES) - 1).astype(np.int8)
-        if event.qualities
+        if event.qualities is not None
         else measured,
-        seq=_limited(event.seqs, count, -1, 2**53 - 1) if event.seqs else absent,
+        seq=_limited(event.seqs, count, -1, 2**53 - 1) if event.seqs is not None else absent,
         corrects=corrects,
         metadata=metadata,
         requests=requests,
-        request_of=_limited(event.request_of, count, 0, len(requests) - 1) if event.request_of else zeros,
+        request_of=_limited(event.request_of, count, 0, len(requests) - 1) if event.request_of is not None else zeros,
     )
 
 
