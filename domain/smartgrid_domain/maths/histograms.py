@@ -197,9 +197,9 @@ def grouped(owners: Ints, bins: Ints, counts: Ints | None, number: int) -> Histo
     if counts is not None and span * number <= _DENSE * len(bins):
         dense = _dense(owners * span + (bins - least), counts, span * number)
         if dense is not None:
-            rows = np.flatnonzero(dense)
-            offsets = np.searchsorted(rows, np.arange(0, span * number + 1, span, np.int64))
-            return Histograms(offsets.astype(np.int64), rows % span + least, dense[rows])
+            filled = np.flatnonzero(dense)
+            ends = np.searchsorted(filled, np.arange(number + 1, dtype=np.int64) * span)
+            return Histograms(ends.astype(np.int64), filled % span + least, dense[filled])
     if span * number < _INT64:  # one number tells bucket and bin: sorting it is all the work
         keys = owners * span + (bins - least)
         if counts is None:
@@ -325,8 +325,22 @@ def decoded(each: Sequence[bytes]) -> Histograms:
         >>> decoded([b"", b"\xf8#\x02\x01\x01"])
         Histograms(offsets=array([0, 0, 2]), bins=array([2300, 2301]), counts=array([2, 1]))
     """
-    data = np.frombuffer(b"".join(each), np.uint8)
-    cuts = np.cumsum([0, *map(len, each)])
+    return decoded_run(b"".join(each), np.fromiter(map(len, each), np.int64, len(each)))
+
+
+def decoded_run(run: bytes, sizes: Ints) -> Histograms:
+    """
+    Return the histograms whose bytes stand one after the other.
+
+    Args:
+        run: All their bytes.
+        sizes: Length of each [B].
+
+    Raises:
+        ValueError: As for :func:`decoded`.
+    """
+    data = np.frombuffer(run, np.uint8)
+    cuts = np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes)))
     if not len(data):
         return Histograms(np.zeros(len(cuts), np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64))
     ends = np.flatnonzero(data < _LAST) + 1
