@@ -343,30 +343,51 @@ def decoded_run(run: bytes, sizes: Ints) -> Histograms:
     cuts = np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes)))
     if not len(data):
         return Histograms(np.zeros(len(cuts), np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64))
-    ends = np.flatnonzero(data < _LAST) + 1
-    starts = np.concatenate((np.zeros(1, np.int64), ends[:-1]))
-    marks = np.searchsorted(ends, cuts, side="right")
-    whole = np.concatenate((np.zeros(1, np.int64), ends))[marks] == cuts
-    lengths, lasts = ends - starts, data[ends - 1]
-    loose = (lasts == 0) & (lengths > 1) | (lengths > 9) & (lasts > 1) | (lengths > 10)  # noqa: PLR2004  # 64 bits in sevens
-    if not whole.all() or np.any(marks & 1) or loose.any():
+    # Nearly all gaps and counts are one byte: it is their value. What more there is to the others is added.
+    more = data >= _LAST
+    values = data[~more].astype(np.uint64)
+    places = np.flatnonzero(more)
+    marks = cuts - np.searchsorted(places, cuts)
+    if np.any(data[cuts[cuts > 0] - 1] >= _LAST) or np.any(marks & 1):
         raise ValueError("a histogram is damaged")
-    values = (data[starts] & np.uint8(_LAST - 1)).astype(np.uint64)
-    long = np.flatnonzero(lengths > 1)  # few: nearly all gaps and counts fit into one byte
-    place = 1
-    while len(long):
-        part = (data[starts[long] + place] & np.uint8(_LAST - 1)).astype(np.uint64)
-        values[long] |= part << np.uint64(7 * place)
-        place += 1
-        long = long[lengths[long] > place]
-    offsets = (marks // 2).astype(np.int64)
-    gaps, counts = values[0::2].astype(np.int64), values[1::2].astype(np.int64)
+    if len(places):
+        _lengthen(values, places, data[places] & np.uint8(_LAST - 1))
+    offsets = marks // 2
+    numbers = values.view(np.int64)
+    gaps, counts = numbers[0::2].copy(), numbers[1::2].copy()
     firsts = offsets[:-1][np.diff(offsets) > 0]
-    inner = np.ones(len(gaps), np.bool_)
-    inner[firsts] = False
-    if int(counts.min()) < 1 or (inner.any() and int(gaps[inner].min()) < 1):
-        raise ValueError("a histogram is damaged")
     first_bins = (values[0::2][firsts] >> np.uint64(1)).astype(np.int64) ^ -(gaps[firsts] & 1)
-    running = np.cumsum(np.where(inner, gaps, 0))
-    base = np.repeat(first_bins - running[firsts], np.diff(offsets)[np.diff(offsets) > 0])
-    return Histograms(offsets, running + base, counts)
+    gaps[firsts] = 1
+    if int(counts.min()) < 1 or int(gaps.min()) < 1:
+        raise ValueError("a histogram is damaged")
+    gaps[firsts] = 0
+    widths = np.add.reduceat(gaps, firsts)  # from the first bin of each to its last
+    gaps[firsts] = first_bins
+    gaps[firsts[1:]] -= first_bins[:-1] + widths[:-1]
+    return Histograms(offsets, np.cumsum(gaps), counts)
+
+
+def _lengthen(values: NDArray[np.uint64], places: Ints, parts: NDArray[np.uint8]) -> None:
+    """
+    Add to *values*, which are their last seven bits so far, what stands before these.
+
+    Args:
+        values: Of all numbers of a run.
+        places: Of those bytes in the run that are not the last of their number.
+        parts: The seven bits of each.
+
+    Raises:
+        ValueError: A number has more bytes than it needs, or more than 64 bits.
+    """
+    numbers = np.arange(len(places), dtype=np.int64)
+    owners = places - numbers  # so many bytes before this one ended a number
+    heads = _firsts(owners)
+    lengths = np.diff(heads, append=len(places))
+    longer = owners[heads]
+    lasts = values[longer]
+    if np.any((lasts == 0) | (lengths > 8) & (lasts > 1) | (lengths > 9)):  # noqa: PLR2004  # 64 bits in sevens
+        raise ValueError("a histogram is damaged")
+    shifts = 7 * (numbers - np.repeat(heads, lengths))
+    values[longer] = (lasts << (7 * lengths).astype(np.uint64)) + np.add.reduceat(
+        parts.astype(np.uint64) << shifts.astype(np.uint64), heads
+    )
