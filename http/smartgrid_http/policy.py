@@ -105,6 +105,8 @@ POLICY: dict[tuple[str, str], Access] = {
     ("GET", "/api/v1/auth/jwks"): _public("users"),
     ("GET", "/api/v1/users/me"): Access(least="token", service="users"),
     ("GET", "/api/v1/users"): Access(least="admin", service="users", strict=True),
+    ("GET", "/api/v1/admin/events"): Access(least="admin", service="users", strict=True),
+    ("POST", "/api/v1/admin/audit/verify"): Access(least="admin", service="users", body="json", strict=True),
     ("GET", "/api/v1/admin/projections"): Access(least="admin", service="users", strict=True),
     ("GET", "/api/v1/admin/projections/{name}"): Access(least="admin", service="users", strict=True),
     ("POST", "/api/v1/admin/projections/{name}/rebuild"): Access(

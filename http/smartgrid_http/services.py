@@ -17,6 +17,8 @@ from smartgrid_http.limits import DEFAULT_LIMITS, Limits
 from smartgrid_http.metrics import Source
 from smartgrid_http.pages import Cursors
 from smartgrid_projections.ports import LogTimes, Standings
+from smartgrid_projections.queries.audit import Chains
+from smartgrid_projections.queries.events import Events
 from smartgrid_projections.queries.meter_readings import Registers
 from smartgrid_projections.queries.meters import Meters
 from smartgrid_projections.queries.readings import Register
@@ -42,6 +44,8 @@ class Services:
         authenticator: Tokens to principals.
         store: The event store.
         times: Positions of the logs by time, and the other way round.
+        events: The logs, event by event.
+        chains: The hash chains of the logs.
         ingestion: Records readings.
         keys: Keeps answers by ``Idempotency-Key``.
         imports: Files of readings.
@@ -76,6 +80,8 @@ class Services:
     authenticator: Authenticator
     store: EventStore | None = None
     times: LogTimes | None = None
+    events: Events | None = None
+    chains: Chains | None = None
     ingestion: Ingestion | None = None
     keys: IdempotencyKeys | None = None
     imports: Imports | None = None

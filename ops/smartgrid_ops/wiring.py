@@ -11,6 +11,7 @@ from msgspec.structs import fields
 
 from smartgrid_adapters.passwords import Argon2Passwords
 from smartgrid_adapters.postgres.accounts import PostgresAccounts
+from smartgrid_adapters.postgres.audit import PostgresChains
 from smartgrid_adapters.postgres.checkpoints import PostgresStandings
 from smartgrid_adapters.postgres.event_store import PostgresEventStore
 from smartgrid_adapters.postgres.facts import PostgresFacts
@@ -20,6 +21,7 @@ from smartgrid_adapters.postgres.imports import PostgresImports
 from smartgrid_adapters.postgres.log_times import PostgresLogTimes
 from smartgrid_adapters.postgres.migrate import current_version, expected_version
 from smartgrid_adapters.postgres.pool import Connection, Pool, open_pool, run_safely
+from smartgrid_adapters.postgres.queries.events import PostgresEvents
 from smartgrid_adapters.postgres.queries.meter_readings import PostgresRegisters
 from smartgrid_adapters.postgres.queries.meters import PostgresMeters
 from smartgrid_adapters.postgres.queries.readings import PostgresRegister
@@ -111,6 +113,8 @@ async def build_services(settings: Settings, url: str) -> AsyncGenerator[Service
             authenticator=TokenAuthenticator(identity.tokens, identity.session, clock),
             store=counted(calls, store, "store"),
             times=PostgresLogTimes(pool),
+            events=PostgresEvents(pool),
+            chains=PostgresChains(pool),
             ingestion=ingestion,
             keys=keys,
             imports=imports,

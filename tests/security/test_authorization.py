@@ -50,6 +50,8 @@ GET  /api/v1/auth/verify                        1++++3
 GET  /api/v1/auth/jwks                          ++++++
 GET  /api/v1/users/me                           1++++3
 GET  /api/v1/users                              1333+3
+GET  /api/v1/admin/events                       1333+3
+POST /api/v1/admin/audit/verify                 1333+3
 GET  /api/v1/admin/projections                  1333+3
 GET  /api/v1/admin/projections/{name}           1333+3
 POST /api/v1/admin/projections/{name}/rebuild   1333+3
