@@ -1,5 +1,6 @@
 """Numbered SQL files, each applied once, in its own transaction."""
 
+import contextlib
 import hashlib
 import re
 from importlib.resources import files
@@ -86,7 +87,18 @@ async def migrate(url: str) -> list[str]:
         )
         cursor = await conn.execute("SELECT version, checksum FROM public.schema_migrations")
         applied: dict[int, str] = dict(await cursor.fetchall())
-        return [step.name for step in migrations() if await _apply(conn, step, applied.get(step.version))]
+        done = [step.name for step in migrations() if await _apply(conn, step, applied.get(step.version))]
+        await _make_months(conn)
+        return done
+
+
+async def _make_months(conn: AsyncConnection[Any]) -> None:
+    """Make the register's partitions of the months around now; while it is in use the default one goes on holding."""
+    with contextlib.suppress(psycopg.errors.LockNotAvailable):
+        async with conn.transaction():
+            await conn.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(LOCK_TIMEOUT_MS)))
+            await conn.execute("SET LOCAL ROLE smartgrid_owner")
+            await conn.execute("SELECT register_make_months(now())")
 
 
 async def _apply(conn: AsyncConnection[Any], step: Migration, known_checksum: str | None) -> bool:
