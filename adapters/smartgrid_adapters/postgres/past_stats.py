@@ -16,7 +16,6 @@ from smartgrid_domain.maths.rollups import QUARTER_US
 from smartgrid_projections.queries.past_stats import spans_of_then
 from smartgrid_projections.queries.stats import READINGS_LEVEL, Snapshot, Span, Wanted
 from smartgrid_projections.register import SeriesName
-from smartgrid_schemas.registry import name_of
 from smartgrid_schemas.telemetry import SensorConfigured
 
 # The rollups stand at their checkpoint, behind or ahead of the position asked for: what was recorded between the two
@@ -138,8 +137,7 @@ async def _intervals(connection: Connection, sensors: list[str], position: int) 
     cursor = await connection.execute(_SETTINGS, (sensors, position), binary=True)
     result: dict[str, float] = {}
     for sensor_id, topic, state in await cursor.fetchall():
-        if topic == name_of(SensorConfigured):
-            settings = decode(topic, state)
-            if isinstance(settings, SensorConfigured) and settings.expected_interval_s is not None:
-                result[sensor_id] = settings.expected_interval_s
+        settings = decode(topic, state)
+        if isinstance(settings, SensorConfigured) and settings.expected_interval_s is not None:
+            result[sensor_id] = settings.expected_interval_s
     return result

@@ -17,10 +17,10 @@ from smartgrid_projections.read_models.meter_states import state_of
 from smartgrid_schemas.envelope import Recorded
 from smartgrid_schemas.event import Event
 from smartgrid_schemas.metering import MeterConfigured, MeterRegistered
-from smartgrid_schemas.registry import name_of
+from smartgrid_schemas.registry import REGISTRY
 
 _LOG: Final = "telemetry"
-_SETTINGS: Final = [name_of(MeterRegistered), name_of(MeterConfigured)]
+_SETTINGS: Final = [*REGISTRY.names_of(MeterRegistered), *REGISTRY.names_of(MeterConfigured)]
 # Who was the customer is sealed in the log, so meters are found by the links known now, and then told by their streams.
 # These links lack what the projection has not folded yet, and a link that ended at the instant at which it began,
 # which held only between two positions of one recorded time.
