@@ -51,6 +51,10 @@ class MemoryIdempotencyKeys:
         self._now = now
         self._kept: dict[tuple[str, bytes], _Kept] = {}
 
+    def share(self, other: "MemoryIdempotencyKeys") -> None:
+        """Keep answers where *other* keeps them, with a clock of one's own."""
+        self._kept = other._kept
+
     async def claim(self, principal: str, key: str, request: bytes) -> Lease | Kept:
         now, place = self._now(), (principal, key_hash(key))
         known = self._kept.get(place)
