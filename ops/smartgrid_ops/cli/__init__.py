@@ -17,9 +17,10 @@ def main() -> None:
     operate.register(app)
     schema.register(app)
     if not LIGHT.intersection(sys.argv[1:2]):
-        from smartgrid_ops.cli import importing, rebuilding, simulate  # noqa: PLC0415 - see LIGHT
+        from smartgrid_ops.cli import importing, logs, rebuilding, simulate  # noqa: PLC0415 - see LIGHT
 
         importing.register(app)
+        logs.register(app)
         rebuilding.register(app)
         simulate.register(app)
     app()
