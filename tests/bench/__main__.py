@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.bench import report
+from tests.bench.audit_rows import audit
 from tests.bench.database import server
 from tests.bench.harness import Figure, Row
 from tests.bench.product_rows import batches, single_posts, start_and_memory, visible, without_append
@@ -28,8 +29,9 @@ ROWS: dict[str, Row] = {
     "14": visible,
     "16": statistics_at_size,
     "19": start_and_memory,
+    "audit": audit,
 }
-SLOW = {"5", "16"}
+SLOW = {"5", "16", "audit"}
 
 
 def main() -> int:
