@@ -32,9 +32,7 @@ def place(request: pytest.FixtureRequest) -> str | None:
 async def keeper(place: str | None) -> AsyncIterator[Keeper]:
     if place is None:
         keys = MemoryIdempotencyKeys(lambda: EPOCH)
-        past = MemoryIdempotencyKeys(lambda: EPOCH - timedelta(seconds=31))
-        past.share(keys)
-        yield Keeper(keys, past)
+        yield Keeper(keys, keys.with_clock(lambda: EPOCH - timedelta(seconds=31)))
         return
     pool = await open_pool(place)
     yield Keeper(PostgresIdempotencyKeys(pool), PostgresIdempotencyKeys(pool, lease_s=-1))

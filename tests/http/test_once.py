@@ -1,6 +1,5 @@
 """Handlers of commands under an ``Idempotency-Key``."""
 
-from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
@@ -41,7 +40,7 @@ class Thing:
 
 
 @pytest.fixture
-async def thing() -> AsyncGenerator[tuple[Thing, AsgiClient], None]:
+def thing() -> tuple[Thing, AsgiClient]:
     made = Thing()
     app = build_app(
         fixed_services(),
@@ -49,7 +48,7 @@ async def thing() -> AsyncGenerator[tuple[Thing, AsgiClient], None]:
         hot={("POST", PATH): made.handle},
         policy={("POST", PATH): Access(least="viewer", service="ingestion", body="json")},
     )
-    yield made, AsgiClient(app, token="operator")  # noqa: S106
+    return made, AsgiClient(app, token="operator")  # noqa: S106
 
 
 Given = tuple[Thing, AsgiClient]

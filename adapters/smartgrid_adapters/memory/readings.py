@@ -45,15 +45,20 @@ class MemoryIdempotencyKeys:
 
     Args:
         now: The clock.
+        kept: Where answers are kept.
     """
 
-    def __init__(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(
+        self,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        kept: dict[tuple[str, bytes], _Kept] | None = None,
+    ) -> None:
         self._now = now
-        self._kept: dict[tuple[str, bytes], _Kept] = {}
+        self._kept: dict[tuple[str, bytes], _Kept] = {} if kept is None else kept
 
-    def share(self, other: "MemoryIdempotencyKeys") -> None:
-        """Keep answers where *other* keeps them, with a clock of one's own."""
-        self._kept = other._kept
+    def with_clock(self, now: Callable[[], datetime]) -> "MemoryIdempotencyKeys":
+        """Return what keeps its answers here as well, by another clock."""
+        return MemoryIdempotencyKeys(now, self._kept)
 
     async def claim(self, principal: str, key: str, request: bytes) -> Lease | Kept:
         now, place = self._now(), (principal, key_hash(key))
