@@ -1,7 +1,7 @@
 """Looks after the versions of one projection: the one in use, the one being built, the one to return to."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import structlog
@@ -28,12 +28,20 @@ class Tending:
         name: The projection.
         building: Their states.
         runner_of: Makes what folds one of them; another worker may have it already.
+        fold: Writes all rows up to a position into empty tables; None if only batches do.
     """
 
-    def __init__(self, name: str, building: Building, runner_of: RunnerOf) -> None:
+    def __init__(
+        self,
+        name: str,
+        building: Building,
+        runner_of: RunnerOf,
+        fold: Callable[[Any, int], Awaitable[None]] | None = None,
+    ) -> None:
         self._name = name
         self._building = building
         self._runner_of = runner_of
+        self._fold = fold
         self._tasks: dict[tuple[int, bool], tuple[asyncio.Task[None], asyncio.Event]] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -79,7 +87,7 @@ class Tending:
             return asyncio.sleep(0)  # its rebuild has ended since
         # A rebuild stops at the first error: nobody waits for it, and what is in use stays as it is.
         runner = self._runner_of(one.version, Pace(attempts=1))
-        return Rebuilder(runner, self._building, name=self._name, rebuild_id=one.rebuild_id).run(stop)
+        return Rebuilder(runner, self._building, name=self._name, rebuild_id=one.rebuild_id, fold=self._fold).run(stop)
 
     async def _feed(self, version: int, stop: asyncio.Event) -> None:
         try:

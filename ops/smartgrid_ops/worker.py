@@ -10,6 +10,7 @@ from typing import Any
 from smartgrid_adapters.postgres.checkpoints import PostgresCheckpoints
 from smartgrid_adapters.postgres.consumption import PostgresConsumption
 from smartgrid_adapters.postgres.event_store import PostgresEventStore
+from smartgrid_adapters.postgres.folding import fold_into
 from smartgrid_adapters.postgres.pool import Connection, Pool, dedicated, open_pool
 from smartgrid_adapters.postgres.rollups import PostgresRollups
 from smartgrid_adapters.postgres.sealing import PostgresDataKeys
@@ -39,6 +40,9 @@ PROJECTIONS: Mapping[str, tuple[Projection[Any], Tables]] = {
 }
 """What a worker can fold, and the tables it fills. ``readings`` is written with the log itself."""
 
+MOST_PROCESSES = 4
+"""Processes that fold a long log in parts; the store and what is in use need theirs too."""
+
 
 class NoSuchProjection(ValueError):
     """A worker was asked for a projection that does not exist."""
@@ -67,13 +71,18 @@ async def run_worker(settings: Settings, names: Sequence[str], stop_event: async
             raise NoSuchProjection(name)
     async with _opened(settings) as (pool, store, sealer):
         calls = calls_of(settings.failpoint, "projections", Unavailable)
-        versions = PostgresVersions(pool)
+        versions, url = PostgresVersions(pool), settings.pg_url or ""
+
+        async def fold(tables: PostgresRollups, up_to: int) -> None:
+            await fold_into(tables, url, up_to, max(1, min(MOST_PROCESSES, os.cpu_count() or 1)))
+
+        folds = {AGGREGATES.name: fold}
 
         def tending(name: str) -> Tending:
             def runner(version: int, pace: Pace | None) -> Runner[Any]:
                 return runner_of(name, dedicated(pool), store, sealer, calls=calls, pace=pace, version=version)
 
-            return Tending(name, versions, runner)
+            return Tending(name, versions, runner, folds.get(name))
 
         await asyncio.gather(*(tending(name).run(stop_event) for name in names or PROJECTIONS))
 

@@ -69,17 +69,21 @@ class Readings:
         return len(self.series_id)
 
 
-class Register(Protocol):
+class Naming(Protocol):
+    """The ids of series."""
+
+    async def series(self, subject: Subject, names: Sequence[SeriesName]) -> Mapping[SeriesName, int]:
+        """Return the id of each series; all are known, since their readings are recorded."""
+        ...
+
+
+class Register(Naming, Protocol):
     """
     The register at any position that its log has reached.
 
     A reading counts at a position when it is the highest revision of its natural key recorded by then and was not
     retracted by then.
     """
-
-    async def series(self, subject: Subject, names: Sequence[SeriesName]) -> Mapping[SeriesName, int]:
-        """Return the id of each series; all are known, since their readings are recorded."""
-        ...
 
     async def current(self, keys: Sequence[Key], position: int) -> Mapping[Key, tuple[int, int]]:
         """Return (mantissa, exponent) of those of *keys* that count at *position*."""

@@ -80,6 +80,11 @@ class PostgresRollups:
         self._configure = sql.SQL(_CONFIGURE).format(**names)
 
     @property
+    def connection(self) -> Connection:
+        """The connection of the transaction."""
+        return self._connection
+
+    @property
     def register(self) -> Register:
         return self._register
 

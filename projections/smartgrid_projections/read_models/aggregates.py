@@ -19,7 +19,7 @@ from smartgrid_domain.maths.histograms import WIDTHS, bins_of
 from smartgrid_domain.maths.quantities import MEASURANDS, Ints, quanta
 from smartgrid_domain.maths.rollups import QUARTER_US, Rollups, fold, merge, quarters, regroup, subtract
 from smartgrid_projections.projection import Projection
-from smartgrid_projections.register import NO_PHASE, NO_SEQ, Key, Readings, Register, SeriesName
+from smartgrid_projections.register import NO_PHASE, NO_SEQ, Key, Naming, Readings, Register, SeriesName
 from smartgrid_schemas.envelope import Recorded
 from smartgrid_schemas.event import Event
 from smartgrid_schemas.telemetry import ReadingRetracted, ReadingsRecorded, SensorConfigured, SeriesKey
@@ -90,16 +90,28 @@ class Level:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Facts:
-    """The readings of a batch, and the natural keys that it changes."""
+class Facts:
+    """
+    The readings of a batch, and the natural keys that it changes.
+
+    Attributes:
+        series: Series of each reading (int64).
+        measured_at_us: When it was measured [µs since 1970] (int64).
+        seq: Its sequence number, -1 for none (int64).
+        values: What it says, in whole quanta (int64): physical ranges keep them in 64 bits.
+        bins: Bins of the histogram.
+        changed: Keys corrected or retracted, sorted.
+        extra: One for each fact that brings no reading of its own: retractions.
+        measurand_of: Measurand of each series.
+    """
 
     series: Ints
     measured_at_us: Ints
     seq: Ints
-    values: NDArray[np.int64]  # [quanta]; physical ranges keep them in 64 bits
+    values: NDArray[np.int64]
     bins: Ints
-    changed: list[Key]  # corrected or retracted, sorted
-    extra: list[Key]  # a fact that brings no reading of its own: one of each retraction
+    changed: list[Key]
+    extra: list[Key]
     measurand_of: dict[int, str]
 
 
@@ -108,14 +120,14 @@ async def project(batch: Sequence[Recorded[Event]], tables: RollupTables) -> Non
     for recorded in batch:
         if isinstance(recorded.event, SensorConfigured):
             await tables.configure(recorded.event.sensor_id, recorded.event.expected_interval_s)
-    facts = await _facts_of([recorded.event for recorded in batch], tables.register)
+    facts = await facts_of([recorded.event for recorded in batch], tables.register)
     if facts is None:
         return
     before, after = batch[0].position - 1, batch[-1].position
     plus, minus = await _changes(facts, tables.register, before, after)
     touched_series = np.concatenate((facts.series, np.array([key.series_id for key in facts.extra], np.int64)))
     touched_us = np.concatenate((facts.measured_at_us, np.array([key.measured_at_us for key in facts.extra], np.int64)))
-    keys = [_keys(touched_series, touched_us - touched_us % length_us) for length_us in LEVELS_US]
+    keys = [keys_of(touched_series, touched_us - touched_us % length_us) for length_us in LEVELS_US]
     known = await tables.load(keys)
     levels: list[Level] = []
     for level, (own, (had, revisions), length_us) in enumerate(zip(keys, known, LEVELS_US, strict=True)):
@@ -139,7 +151,8 @@ async def project(batch: Sequence[Recorded[Event]], tables: RollupTables) -> Non
 AGGREGATES: Projection[RollupTables] = Projection(name="aggregates", version=1, logs=("telemetry",), project=project)
 
 
-async def _facts_of(events: Sequence[Event], register: Register) -> _Facts | None:
+async def facts_of(events: Sequence[Event], register: Naming) -> Facts | None:
+    """Return what *events* say of readings; None if nothing."""
     recorded = [(event, unpack(event, normal=False)) for event in events if isinstance(event, ReadingsRecorded)]
     retracted = [event for event in events if isinstance(event, ReadingRetracted)]
     keys = list({key: None for event, _ in recorded for key in event.series})
@@ -160,7 +173,7 @@ async def _facts_of(events: Sequence[Event], register: Register) -> _Facts | Non
         for event, name in zip(retracted, gone, strict=True)
     ]
     corrected = [Key(int(series[row]), int(measured_at_us[row]), int(seq[row])) for row in _corrections(recorded)]
-    return _Facts(
+    return Facts(
         series=series,
         measured_at_us=measured_at_us,
         seq=seq,
@@ -200,37 +213,38 @@ def _corrections(recorded: _Recorded) -> Iterator[int]:
         first += event.count
 
 
-async def _changes(facts: _Facts, register: Register, before: int, after: int) -> tuple[Rollups, Rollups]:
+async def _changes(facts: Facts, register: Register, before: int, after: int) -> tuple[Rollups, Rollups]:
     """Return what the batch adds to the quarters of an hour, and what it takes away."""
     series, at_us, values, bins = facts.series, facts.measured_at_us, facts.values, facts.bins
     if not facts.changed:
         return fold(series, quarters(at_us), values, bins), fold(series[:0], at_us[:0], values[:0], bins[:0])
     # A key that the batch corrects or retracts counts as it stood before and as it stands after, whatever came between.
     plain = ~_among(facts, facts.changed)
-    gained = _fold_current(await register.current(facts.changed, after), facts)
-    lost = _fold_current(await register.current(facts.changed, before), facts)
+    gained = fold_current(await register.current(facts.changed, after), facts.measurand_of)
+    lost = fold_current(await register.current(facts.changed, before), facts.measurand_of)
     return merge(fold(series[plain], quarters(at_us[plain]), values[plain], bins[plain]), gained), lost
 
 
-def _among(facts: _Facts, keys: Sequence[Key]) -> NDArray[np.bool_]:
+def _among(facts: Facts, keys: Sequence[Key]) -> NDArray[np.bool_]:
     """Tell which readings have one of *keys*."""
-    mixed = _mixed(facts.series, facts.measured_at_us, facts.seq)
+    own = mixed(facts.series, facts.measured_at_us, facts.seq)
     wanted = np.array(keys, np.int64).reshape(-1, 3)
-    found = np.isin(mixed, _mixed(wanted[:, 0], wanted[:, 1], wanted[:, 2]))
+    found = np.isin(own, mixed(wanted[:, 0], wanted[:, 1], wanted[:, 2]))
     known = set(keys)
     for row in np.flatnonzero(found).tolist():
         found[row] = (int(facts.series[row]), int(facts.measured_at_us[row]), int(facts.seq[row])) in known
     return found
 
 
-def _mixed(series: Ints, at_us: Ints, seq: Ints) -> Ints:
+def mixed(series: Ints, at_us: Ints, seq: Ints) -> Ints:
     """Return a number that is equal for equal keys, and seldom for others."""
     return series * 0x1E3779B97F4A7C15 ^ at_us * 0x3F58476D1CE4E5B9 ^ seq
 
 
-def _fold_current(current: Mapping[Key, tuple[int, int]], facts: _Facts) -> Rollups:
+def fold_current(current: Mapping[Key, tuple[int, int]], measurand_of: Mapping[int, str]) -> Rollups:
+    """Return the quarters of an hour of readings (mantissa, exponent) by key."""
     keys = sorted(current)
-    measurands = [MEASURANDS[facts.measurand_of[key.series_id]] for key in keys]
+    measurands = [MEASURANDS[measurand_of[key.series_id]] for key in keys]
     mantissas = np.array([current[key][0] for key in keys], np.int64)
     exponents = np.array([current[key][1] for key in keys], np.int16)
     values = quanta(mantissas, exponents, np.array([m.quantum_exponent for m in measurands], np.int64))
@@ -243,7 +257,8 @@ def _fold_current(current: Mapping[Key, tuple[int, int]], facts: _Facts) -> Roll
     )
 
 
-def _keys(series: Ints, start_us: Ints) -> Keys:
+def keys_of(series: Ints, start_us: Ints) -> Keys:
+    """Return the buckets that facts fall into, sorted, each with how many."""
     order = np.lexsort((start_us, series))
     series, start_us = series[order], start_us[order]
     new = np.concatenate(([True], (np.diff(series) != 0) | (np.diff(start_us) != 0)))

@@ -154,6 +154,25 @@ class Runner(Generic[T]):
         bounds = up_to or {}
         return sum([await self._step_of(self._claim, log, bounds.get(log)) for log in self.projection.logs])
 
+    async def leap(self, log: str, position: int, fill: Callable[[T], Awaitable[None]]) -> None:
+        """
+        Go from the start of *log* to *position* at once, in one transaction.
+
+        Args:
+            log: The log; nothing of it is folded yet.
+            position: Where to go.
+            fill: Writes all rows up to it.
+
+        Raises:
+            Fenced: Someone else took the projection meanwhile.
+            Unavailable: Try again later.
+        """
+        if not await self.claimed() or self._claim is None:
+            return
+        async with self._checkpoints.step(self._claim, Move(log=log, old=0, new=position)) as tables:
+            await fill(tables)
+        self.positions = {**self.positions, log: position}
+
     async def _step_of(self, claim: Claim, log: str, up_to: int | None) -> int:
         after = self.positions[log]
 
