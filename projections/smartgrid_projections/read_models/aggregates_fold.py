@@ -69,14 +69,13 @@ class Folding:
         facts = await facts_of(events, self.naming)
         if facts is None:
             return
-        extra = np.array(facts.extra, np.int64).reshape(-1, 3)
-        self._facts.append(
-            counted(
-                np.concatenate((facts.series, extra[:, 0])),
-                quarters(np.concatenate((facts.measured_at_us, extra[:, 1]))),
-            )
-        )
         plain = ~self._among(facts)
+        # The plain ones are counted by their buckets; only the others are counted apart.
+        extra = np.array(facts.extra, np.int64).reshape(-1, 3)
+        series = np.concatenate((facts.series[~plain], extra[:, 0]))
+        if len(series):
+            at_us = np.concatenate((facts.measured_at_us[~plain], extra[:, 1]))
+            self._facts.append(counted(series, quarters(at_us)))
         self._push(
             fold(facts.series[plain], quarters(facts.measured_at_us[plain]), facts.values[plain], facts.bins[plain])
         )
@@ -86,7 +85,8 @@ class Folding:
         rollups = empty()
         for one in self._stack:
             rollups = merge(rollups, one)
-        return Part(rollups=rollups, facts=joined(self._facts), intervals=self._intervals)
+        plain = Keys(series=rollups.series, start_us=rollups.start_us, facts=rollups.n)
+        return Part(rollups=rollups, facts=joined([plain, *self._facts]), intervals=self._intervals)
 
     def _push(self, rollups: Rollups) -> None:
         """Keep *rollups*; few of each size are kept apart, so that each bucket is merged a few times only."""
