@@ -9,6 +9,7 @@ from pathlib import Path
 from tests.bench import report
 from tests.bench.audit_rows import audit
 from tests.bench.database import server
+from tests.bench.fold_rows import rollups_in_parts
 from tests.bench.harness import Figure, Row
 from tests.bench.product_rows import batches, single_posts, start_and_memory, visible, without_append
 from tests.bench.projection_rows import projections_in_batches, soon_visible
@@ -24,6 +25,7 @@ ROWS: dict[str, Row] = {
     "6": single_posts,
     "7": without_append,
     "8": batches,
+    "11": rollups_in_parts,
     "12": projections_in_batches,
     "13": soon_visible,
     "14": visible,
