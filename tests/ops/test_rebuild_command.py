@@ -1,5 +1,6 @@
 """``smartgrid projections`` and ``smartgrid rebuild`` on a database without a worker."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ def app() -> typer.Typer:
 
 
 @pytest.fixture
-def run(app: typer.Typer, tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch):  # noqa: ANN201  # a function
+def run(app: typer.Typer, tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     monkeypatch.setenv("SMARTGRID_HOME", str(tmp_path))
     monkeypatch.setenv("SMARTGRID_PG_URL", database)
 
@@ -27,7 +28,7 @@ def run(app: typer.Typer, tmp_path: Path, database: str, monkeypatch: pytest.Mon
     return invoke
 
 
-def test_a_rebuild_that_is_waited_for_needs_no_other_worker_and_is_switched_to(run) -> None:  # noqa: ANN001  # the fixture
+def test_a_rebuild_that_is_waited_for_needs_no_other_worker_and_is_switched_to(run: Callable[..., Result]) -> None:
     built = run("rebuild", "aggregates", "--wait", "--auto-switch")
     listed = run("projections")
 
@@ -36,7 +37,7 @@ def test_a_rebuild_that_is_waited_for_needs_no_other_worker_and_is_switched_to(r
     assert "aggregates   version 2  active   telemetry@0          up to date" in listed.output
 
 
-def test_a_second_rebuild_is_refused_and_an_unknown_read_model_too(run) -> None:  # noqa: ANN001  # the fixture
+def test_a_second_rebuild_is_refused_and_an_unknown_read_model_too(run: Callable[..., Result]) -> None:
     first, second, unknown = run("rebuild", "users"), run("rebuild", "users"), run("rebuild", "forecast")
 
     assert (first.exit_code, second.exit_code, unknown.exit_code) == (0, 1, 2)
