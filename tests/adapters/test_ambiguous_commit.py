@@ -25,7 +25,7 @@ pytestmark = pytest.mark.faults
 LOG = "telemetry"
 
 
-WRITING = b"log_"
+WRITING = b"telemetry"
 """What only connections that append send."""
 
 
@@ -141,7 +141,7 @@ async def test_a_commit_whose_answer_was_lost_gives_its_own_answer(  # noqa: PLR
 @pytest.mark.parametrize(
     ("append", "n", "request_"),
     [
-        (plain, 1, b"log_append"),
+        (plain, 1, b"telemetry_append"),
         (large, 300, b"COMMIT"),
         (large, 300, b"COPY"),
         (with_effect, 1, b"COMMIT"),

@@ -17,6 +17,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
+from psycopg import sql
 
 from smartgrid_adapters.postgres.arrays import BigintArray, BytesArray, EventRow, TextArray
 from smartgrid_adapters.postgres.effects import carry_out
@@ -41,7 +42,13 @@ COPY_ROWS = 2_000
 QUEUE_ROWS = 200_000
 """How many rows may wait; beyond, callers are refused."""
 
-_APPEND = "SELECT * FROM log_append(%s, %s, %s, %s, %s, %s, %s)"
+_APPEND = {  # log_append without its way to the function of the log
+    log: sql.SQL("SELECT * FROM {}(%s, %s, %s, %s, %s, %s)")
+    .format(sql.Identifier(f"{log}_append"))
+    .as_string()
+    .encode()
+    for log in LOGS
+}
 
 
 class Caller:
@@ -195,11 +202,11 @@ class GroupCommit:
     async def _flush_at_once(self, log: str, unit: _Unit) -> bool:
         """Append *unit* in one round trip; return False if it has a conflict that is not plain whose it is."""
         rows = [row for caller in unit.callers for row in caller.rows]
-        parameters = (log, unit.commit_id, *_arrays(rows))
+        statement, parameters = _APPEND[log], (unit.commit_id, *_arrays(rows))
 
         async def append(conn: Connection, sending: Callable[[], None]) -> tuple[Any, ...]:
             sending()
-            cursor = await conn.execute(_APPEND, parameters, prepare=True)
+            cursor = await conn.execute(statement, parameters, prepare=True)
             return (await cursor.fetchall())[0]
 
         status, first, last, recorded_at, stream = await self._writer.run(log, append)
@@ -252,7 +259,7 @@ async def _write_unit(conn: Connection, log: str, unit: _Unit) -> None:
 
 async def _write_rows(conn: Connection, begun: Begun, rows: Sequence[EventRow]) -> Commit:
     if len(rows) < COPY_ROWS:
-        cursor = await conn.execute(_APPEND, (begun.log, begun.commit_id, *_arrays(rows)), prepare=True)
+        cursor = await conn.execute(_APPEND[begun.log], (begun.commit_id, *_arrays(rows)), prepare=True)
         status, first, last, recorded_at, stream = (await cursor.fetchall())[0]
         if status != "appended":
             raise psycopg.IntegrityError(f"{stream} was at its version under the lock, and is not any more")
