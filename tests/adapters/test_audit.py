@@ -1,6 +1,7 @@
 """Whoever gets around the triggers is found, and where."""
 
 import asyncio
+import struct
 from collections.abc import Iterator
 
 import psycopg
@@ -9,11 +10,16 @@ from tests.conftest import TEMPLATE, fresh_database
 
 from smartgrid_adapters.postgres import audit as module
 from smartgrid_adapters.postgres.audit import PostgresChains, audited
+from smartgrid_adapters.postgres.codec import encode
 from smartgrid_adapters.postgres.event_store import PostgresEventStore
 from smartgrid_adapters.postgres.pool import Pool, open_pool
+from smartgrid_adapters.postgres.telltales import is_plausible
 from smartgrid_commands.ports import ANY_VERSION, StreamWrite
+from smartgrid_domain.maths.columns import pack_readings, rows_of
+from smartgrid_domain.maths.quantities import decimal_of
 from smartgrid_projections.queries.audit import Audit, FirstBad
-from smartgrid_schemas.telemetry import SensorConfigured
+from smartgrid_schemas.registry import name_of
+from smartgrid_schemas.telemetry import SensorConfigured, SeriesKey
 
 LOG = "telemetry"
 SIZES = [1, 1, 3, 1, 2, 1]
@@ -103,7 +109,21 @@ ALTERED = [
         "UPDATE telemetry_events SET state = set_byte(state, 3, get_byte(state, 3) # 1) WHERE notification_id = 6",
         bad("altered", 6),
     ),
-    ("UPDATE telemetry_events SET state = state || '\\x00'::bytea WHERE notification_id = 4", bad("altered", 3, 5)),
+    (
+        "UPDATE telemetry_events SET state = state || '\\x00'::bytea WHERE notification_id = 4",
+        bad("altered", 4, stream="sensor:0"),
+    ),
+    (
+        "UPDATE telemetry_events SET metadata = 'x' WHERE notification_id = 5",
+        bad("altered", 5, stream="sensor:0"),
+    ),
+    (
+        """
+        UPDATE telemetry_events e SET state = o.state FROM telemetry_events o
+        WHERE e.notification_id = 4 AND o.notification_id = 5
+        """,
+        bad("altered", 3, 5),
+    ),
     ("UPDATE telemetry_events SET metadata = '\\x90'::bytea WHERE notification_id = 6", bad("altered", 6)),
     (
         "UPDATE telemetry_events SET topic = 'telemetry.sensor-registered.v1' WHERE notification_id = 6",
@@ -133,7 +153,7 @@ REMOVED = [
 ]
 SWAPPED = [
     ((SWAP,), bad("altered", 2)),
-    (MOVED, bad("altered", 7, 8)),
+    (MOVED, bad("altered", 7, stream="sensor:0")),
 ]
 ADDED = [
     (
@@ -175,7 +195,7 @@ async def test_the_first_of_several_is_named(filled: str) -> None:
         "INSERT INTO telemetry_events VALUES (12, 'sensor:0', 50, 'telemetry.sensor-configured.v1', 'x')",
     )
 
-    assert audit.first_bad == bad("altered", 3, 5)
+    assert audit.first_bad == bad("altered", 4, stream="sensor:0")
 
 
 async def test_a_cut_end_is_found_when_a_read_model_has_seen_it(filled: str) -> None:
@@ -210,3 +230,13 @@ async def test_streams_of_the_eventsourcing_library_have_versions_of_their_own(f
     )
 
     assert (audit.ok, audit.logs[LOG].events) == (True, 11)
+
+
+@pytest.mark.parametrize(("value", "plausible"), [(1.25, True), (1.5, False)])
+def test_readings_that_the_register_has_otherwise_are_told(value: float, plausible: bool) -> None:  # noqa: FBT001  # a parameter
+    mantissa, exponent = decimal_of(value)
+    rows = rows_of([0], [1_000_000], [mantissa], [exponent])
+    event = pack_readings(0, [SeriesKey("s1", "power", None, "kW")], rows)
+    registered = struct.pack(">4q", 1_000_000, -1, 125, 1)  # 1,250 W
+
+    assert is_plausible(name_of(event), encode(event), None, registered) is plausible

@@ -5,10 +5,12 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 from psycopg import sql
 
 from smartgrid_adapters.postgres.pool import Connection, Pool, run_safely
+from smartgrid_adapters.postgres.telltales import REGISTERED, is_plausible
 from smartgrid_projections.queries.audit import COMMIT, ROW, Audit, Chain, FirstBad, LogAudit, first_of
 from smartgrid_schemas.envelope import LOGS
 
@@ -56,6 +58,10 @@ _VERSIONS = """
     ) v
     WHERE v.originator_version <> v.version_before + 1 OR v.notification_id <= v.position_before
     ORDER BY v.notification_id LIMIT 1
+"""
+_COMMIT_ROWS = """
+    SELECT notification_id, originator_id, topic, state, metadata FROM {events}
+    WHERE notification_id > %(after)s AND notification_id <= %(up_to)s ORDER BY notification_id
 """
 _HEAD = """
     SELECT (SELECT count(*) FROM {events}),
@@ -106,9 +112,31 @@ class _Log:
     async def verify(self) -> tuple[LogAudit, FirstBad | None]:
         events, digest, last, seen = await self._row(_HEAD)
         told = LogAudit(events=events, head=None if digest is None else bytes(digest).hex())
-        return told, first_of(
-            [await self._chain(), await self._found("row_added", _ADDED), await self._versions(), self._end(last, seen)]
-        )
+        chain, versions = await self._chain(), await self._versions()
+        if chain is not None and chain.reason == "altered" and chain.last_position > chain.position:
+            chain = await self._narrowed(chain, versions)
+        return told, first_of([chain, await self._found("row_added", _ADDED), versions, self._end(last, seen)])
+
+    async def _narrowed(self, commit: FirstBad, versions: FirstBad | None) -> FirstBad:
+        """Name the first row of a commit that cannot be what was written, by itself; the whole commit if none is."""
+        values = {"after": commit.position - 1, "up_to": commit.last_position}
+        query = sql.SQL(_COMMIT_ROWS).format(**self._names)
+        rows = await (await self._connection.execute(query, values, binary=True)).fetchall()
+        registered: dict[int, bytes] = {}
+        if self._log == "telemetry":
+            found = await (await self._connection.execute(REGISTERED, values, binary=True)).fetchall()
+            registered = {row[0]: bytes(row[1]) for row in found}
+        wrong = [
+            (position, stream)
+            for position, stream, topic, state, metadata in rows
+            if not is_plausible(topic, state, metadata, registered.get(position))
+        ]
+        if versions is not None and commit.position <= versions.position <= commit.last_position:
+            wrong.append((versions.position, versions.stream))
+        if not wrong:
+            return commit
+        position, stream = min(wrong)
+        return replace(commit, position=position, last_position=position, stream=stream)
 
     async def _chain(self) -> FirstBad | None:
         chain = Chain(self._log)

@@ -30,7 +30,7 @@ class FirstBad(Struct, frozen=True, kw_only=True):
     Attributes:
         log: The log.
         position: The first position that is wrong, or may be: a digest covers all rows of one commit.
-        last_position: The last position of that commit, *position* itself where one row is known to be wrong.
+        last_position: The last position of that commit; *position* itself where a row shows that it is wrong.
         reason: ``altered`` (a row, the order of rows or the commit itself), ``row_missing``, ``row_added`` (a row
             that no commit tells of), ``commit_missing``, ``time_went_back``, ``version_gap`` (of a stream), or
             ``end_missing`` (a read model has seen more).
