@@ -1,5 +1,6 @@
 """The connection breaks around a commit of readings: each is stored once, and the answer is its own."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -11,7 +12,7 @@ from smartgrid_adapters.postgres.flush import PostgresReadingStore
 from smartgrid_adapters.postgres.idempotency import PostgresIdempotencyKeys
 from smartgrid_adapters.postgres.pool import Connection, Pool
 from smartgrid_commands.idempotency import Kept
-from smartgrid_commands.ingestion import Ingestion, Sender, decode_outcome
+from smartgrid_commands.ingestion import Ingestion, Outcome, Sender, decode_outcome
 from smartgrid_commands.ports import OutcomeUnknown
 from smartgrid_commands.reading_calls import Lease
 from smartgrid_domain.readings import Place, SensorReading
@@ -105,3 +106,19 @@ async def test_conflict_whose_answer_is_lost_is_kept_once(
 
     assert outcome.duplicates == 1
     assert isinstance(await keys.claim("user:u1", "k", b"r"), Kept)
+
+
+async def test_stop_answers_what_is_under_way(pool: Pool, readings: PostgresReadingStore) -> None:
+    ingestion = Ingestion(readings, FixedClock())
+    items = [
+        SensorReading(sensor_id=f"s{n}", sensor_type="voltage", value=1.0, location=Place(1.0, 2.0)) for n in range(30)
+    ]
+    posts = [asyncio.create_task(ingestion.record_one(item, SENDER)) for item in items]
+    while not readings.busy:  # noqa: ASYNC110  # nothing tells when the first one waits
+        await asyncio.sleep(0)
+
+    await readings.stop()
+
+    outcomes = await asyncio.gather(*posts, return_exceptions=True)
+    assert await rows_of(pool) == sum(isinstance(outcome, Outcome) and outcome.stored for outcome in outcomes)
+    assert any(isinstance(outcome, Outcome) for outcome in outcomes)

@@ -97,6 +97,7 @@ class PostgresReadingStore:
         self._announce = store.tail.announce
         self._sealer = sealer
         self._queue: deque[tuple[Call, asyncio.Future[None]]] = deque()
+        self._open: set[asyncio.Future[None]] = set()
         self._rows_waiting = 0
         self._wake = asyncio.Event()
         self._flusher: asyncio.Task[None] | None = None
@@ -116,6 +117,8 @@ class PostgresReadingStore:
         settle_place(call)
         self._receipts.settle(call)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._open.add(done)
+        done.add_done_callback(self._open.discard)
         self._queue.append((call, done))
         self._rows_waiting += call.rows
         self._wake.set()
@@ -123,13 +126,18 @@ class PostgresReadingStore:
             self._flusher = asyncio.create_task(self._flush_forever(), name="flush readings")
         await done
 
+    @property
+    def busy(self) -> bool:
+        """Whether a call waits or is being stored."""
+        return bool(self._open)
+
     async def recorded_at(self, position: int) -> datetime:
         return await self.register.recorded_at(position)
 
     async def stop(self) -> None:
         """End the flusher once all that waits is answered."""
-        while self._queue:
-            await asyncio.wait([done for _, done in self._queue])
+        while self._open:
+            await asyncio.wait(self._open)
         if self._flusher is not None:
             self._flusher.cancel()
             await asyncio.gather(self._flusher, return_exceptions=True)
