@@ -15,6 +15,11 @@ settings.load_profile("shared-machine")
 pytest_collect_file = Sybil(parsers=[PythonCodeBlockParser()], patterns=["*.md"]).pytest()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let long runs be cut into parts: ``--shard 2/8``."""
+    parser.addoption("--shard", default="1/1", help="which part of the rounds of soak tests to do, such as 2/8")
+
+
 def pytest_report_header() -> str:
     """Say which server the tests run on."""
     postgres = wheel_binaries() / "postgres"
