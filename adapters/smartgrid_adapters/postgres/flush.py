@@ -169,8 +169,17 @@ class PostgresReadingStore:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while taken := self._take():
-                await self._flush(taken)
+            while self._queue:
+                await self._gather()
+                if taken := self._take():
+                    await self._flush(taken)
+
+    async def _gather(self) -> None:
+        """Let calls join that are in the house already: while each turn of the loop brings one, fewer commits do."""
+        waiting = 0
+        while waiting < len(self._queue) and self._rows_waiting < FLUSH_ROWS:
+            waiting = len(self._queue)
+            await asyncio.sleep(0)
 
     async def _flush(self, taken: Sequence[tuple[Call, asyncio.Future[None]]]) -> None:
         waiting = dict(taken)
