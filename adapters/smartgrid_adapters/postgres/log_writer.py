@@ -26,7 +26,7 @@ from psycopg import AsyncCursor, sql
 from psycopg.rows import TupleRow
 
 from smartgrid_adapters.postgres.arrays import EventRow, copy_lines, register
-from smartgrid_adapters.postgres.pool import GONE, WAIT_S, Connection, Pool, dedicated, is_connection_lost
+from smartgrid_adapters.postgres.pool import GONE, WAIT_S, Connection, Pool, dedicated, is_connection_lost, lacks_means
 from smartgrid_commands.ports import OutcomeUnknown, StoreUnavailable
 from smartgrid_schemas.envelope import LOGS
 
@@ -182,6 +182,7 @@ class LogWriter:
             start = loop.time()
             end = start + self._deadline_s
             for _ in range(ATTEMPTS):
+                sent_before = sent
                 conn = await self._connection(log, committing=sent)
                 # Cut, not cancelled: a cancelled statement would first wait for a server that may hang.
                 timer = loop.call_at(end, _cut, conn)
@@ -192,6 +193,8 @@ class LogWriter:
                     return done  # noqa: TRY300  # on_done is part of what may break
                 except BaseException as error:
                     if not await self._recover(log, conn, error):
+                        if lacks_means(error):  # refused, so this run stored nothing; of an earlier one nobody knows
+                            raise _lost(committing=sent_before) from error
                         raise
                 finally:
                     timer.cancel()

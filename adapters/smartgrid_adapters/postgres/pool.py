@@ -75,7 +75,8 @@ async def run_safely(pool: Pool, unit: Callable[[Connection], Awaitable[T]]) -> 
     For units that may run twice: reads, and transactions that are known not to have reached their commit.
 
     Raises:
-        StoreUnavailable: No connection within :data:`WAIT_S`, or the second one died as well.
+        StoreUnavailable: No connection within :data:`WAIT_S`, or the second one died as well, or the server lacks
+            space or memory.
     """
     try:
         try:
@@ -94,6 +95,8 @@ async def run_safely(pool: Pool, unit: Callable[[Connection], Awaitable[T]]) -> 
     except GONE as error:
         if is_connection_lost(error):
             raise StoreUnavailable("the connection to PostgreSQL was lost") from error
+        if lacks_means(error):
+            raise StoreUnavailable("PostgreSQL lacks space, memory or connections") from error
         raise
 
 
@@ -108,6 +111,11 @@ def is_connection_lost(error: psycopg.Error) -> bool:
         return False
     state = error.sqlstate
     return state is None or state.startswith(("57P", "08"))
+
+
+def lacks_means(error: BaseException) -> bool:
+    """Return whether a statement was refused for lack of space, memory or connections, or by the disk: try later."""
+    return isinstance(error, OperationalError) and (error.sqlstate or "").startswith(("53", "58"))
 
 
 def dedicated(pool: Pool) -> Callable[[], Awaitable[Connection]]:
