@@ -128,6 +128,10 @@ def counted(calls: Calls | None, port: T, name: str) -> T:
     return port if calls is None else calls.wrap(port, name)
 
 
+def _is_plain(value: object) -> bool:
+    return isinstance(value, _PLAIN)
+
+
 class _Counted:
     """A port, its calls counted."""
 
@@ -141,7 +145,7 @@ class _Counted:
         name = f"{self._name}.{attribute}"
         if callable(value):
             return _method(value, self._calls, name)
-        return value if isinstance(value, _PLAIN) else _Counted(value, self._calls, name)
+        return value if _is_plain(value) else _Counted(value, self._calls, name)
 
 
 def _method(method: Callable[..., Any], calls: Calls, name: str) -> Callable[..., Any]:
@@ -189,7 +193,7 @@ class _CountedContext:
         except BaseException as error:
             await self._context.__aexit__(type(error), error, error.__traceback__)
             raise
-        return value if isinstance(value, _PLAIN) else _Counted(value, self._calls, self._name)
+        return value if _is_plain(value) else _Counted(value, self._calls, self._name)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
