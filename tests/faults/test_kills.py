@@ -3,24 +3,19 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 import pytest
 from tests.kit import checkers
 from tests.kit.checkers import Trace
 from tests.kit.filling import fill
 from tests.kit.history import History, Request
+from tests.kit.rebuilds import check_against_a_rebuild, opened, whole_log
 from tests.kit.shares import seed_of, share
-from tests.kit.tables import Connection, buckets, dump, forget, traces
-from tests.kit.victims import MASTER, Victim, ingest, project, told
+from tests.kit.tables import Connection, buckets, forget, traces
+from tests.kit.victims import Victim, ingest, project, told
 
-from smartgrid_adapters.postgres.event_store import PostgresEventStore
-from smartgrid_adapters.postgres.pool import dedicated, open_pool
-from smartgrid_adapters.postgres.sealing import PostgresDataKeys
-from smartgrid_adapters.sealing import KeySealer
-from smartgrid_ops.worker import PROJECTIONS, runner_of
-from smartgrid_projections.runtime.runner import Pace
+from smartgrid_ops.worker import PROJECTIONS
 from smartgrid_schemas.envelope import Recorded
 from smartgrid_schemas.event import Event
 
@@ -43,23 +38,6 @@ def say(capsys: pytest.CaptureFixture[str]) -> Say:
     return out
 
 
-@asynccontextmanager
-async def opened(url: str) -> AsyncGenerator[tuple[PostgresEventStore, KeySealer]]:
-    pool = await open_pool(url)
-    sealer = KeySealer(PostgresDataKeys(pool), MASTER)
-    store = PostgresEventStore(pool, sealer=sealer)
-    yield store, sealer
-    await store.stop()
-    await pool.close()
-
-
-async def whole_log(store: PostgresEventStore) -> list[Recorded[Event]]:
-    events: list[Recorded[Event]] = []
-    while more := await store.read_log("telemetry", after=len(events), limit=5_000):
-        events += more
-    return events
-
-
 async def caught_up(url: str, name: str, log: str, head: int, limit_s: float = 30.0) -> None:
     """Wait until a projection is at *head*."""
     end = time.monotonic() + limit_s
@@ -67,19 +45,6 @@ async def caught_up(url: str, name: str, log: str, head: int, limit_s: float = 3
         while (await traces(watch))[name].positions[log] < head:
             assert time.monotonic() < end, f"{name} is behind {head} after {limit_s} s"
             await asyncio.sleep(0.02)
-
-
-async def check_against_a_rebuild(url: str, names: Sequence[str]) -> None:
-    """Check I7: fold all of *names* from the beginning and compare."""
-    async with await Connection.connect(url, autocommit=True) as watch, opened(url) as (store, sealer):
-        stored = await dump(watch)
-        await forget(watch)
-        for name in names:
-            runner = runner_of(name, dedicated(store.pool), store, sealer, pace=Pace(batch_events=7))
-            while await runner.step():
-                pass
-            await runner.leave()
-        checkers.converged(" and ".join(names), 0, 0, stored, await dump(watch))
 
 
 @pytest.mark.parametrize("kills", [SMOKE, SOAK])

@@ -18,6 +18,7 @@ from typing import Self
 
 from tests.kit.filling import SENDER, answer_of, at, prepared, voltage
 from tests.kit.history import Answer, Fact, History, Request, fact_of
+from tests.kit.rebuilds import MASTER
 
 from smartgrid_adapters.postgres.event_store import PostgresEventStore
 from smartgrid_adapters.postgres.flush import PostgresReadingStore
@@ -32,7 +33,6 @@ from smartgrid_ops.worker import runner_of
 from smartgrid_projections.ports import Unavailable
 from smartgrid_projections.runtime.runner import Pace
 
-MASTER = b"m" * 32
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["tests.kit.victims"])
 

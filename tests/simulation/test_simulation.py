@@ -6,18 +6,27 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.kit.shares import shard
 from tests.simulation.__main__ import search
 from tests.simulation.run import run
 
-SEEDS = int(os.environ.get("SGA_TEST_SEEDS", "500"))
+SEEDS = [
+    pytest.param(int(os.environ.get("SGA_TEST_SEEDS", "500")), marks=pytest.mark.faults, id="smoke"),
+    pytest.param(10_000, marks=[pytest.mark.soak, pytest.mark.timeout(7_200)], id="soak"),
+]
 FIRST = int(os.environ.get("SGA_TEST_FIRST_SEED", "0"))
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.faults
 @pytest.mark.timeout(400)
-def test_no_seed_breaks_an_invariant_and_each_replays(capsys: pytest.CaptureFixture[str]) -> None:
-    failed = search(FIRST, FIRST + SEEDS)
+@pytest.mark.parametrize("seeds", SEEDS)
+def test_no_seed_breaks_an_invariant_and_each_replays(
+    seeds: int, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part, of = shard(request.config)
+    first = FIRST + seeds * (part - 1) // of
+
+    failed = search(first, FIRST + seeds * part // of)
 
     text = capsys.readouterr().out
     with capsys.disabled():
