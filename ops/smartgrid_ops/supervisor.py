@@ -28,7 +28,8 @@ from smartgrid_ops.logs import configure
 from smartgrid_ops.settings import PORTS, Settings
 
 FIRST_DELAY_S = 0.1
-LONGEST_DELAY_S = 10.0
+LONGEST_DELAY_S = 1.0
+"""However often it dies, a child is back within 2 s, of which it needs about one to start [s]."""
 STABLE_S = 30.0
 """A child that lived this long starts again without delay [s]."""
 
