@@ -102,7 +102,7 @@ class _Embedded(Server):
     def _init_shared_socket(self) -> None:
         from granian._granian import SocketHolder  # noqa: PLC0415 - private, so in the one place that needs it
 
-        holder: Any = SocketHolder  # its stub lacks the arguments
+        holder: Any = SocketHolder  # its type hints lack the arguments
         self._ssp = None
         self._shd: Any = holder(self._sock.detach(), False, listener.BACKLOG)  # noqa: FBT003 - a TCP socket
 
